@@ -1,0 +1,1 @@
+"""The program that runs on every joined machine: one outbound link, and Instances behind it."""

@@ -1,0 +1,1 @@
+"""The client library and the `sth` command. Knows only the HTTP API."""

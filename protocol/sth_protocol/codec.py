@@ -1,0 +1,51 @@
+"""The only user of msgpack: every length, depth and size that a peer may send is limited here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+from sth_protocol.errors import BadFrame, FrameTooLarge
+
+MAX_MESSAGE = 320 * 1024
+MAX_ITEMS = 16 * 1024
+MAX_DEPTH = 32
+
+
+def pack(value: object) -> bytes:
+    """msgpack bytes of plain values; BadFrame for what msgpack cannot say."""
+    try:
+        return bytes(msgpack.packb(value, use_bin_type=True))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise BadFrame(f"cannot be encoded: {error}") from None
+
+
+def unpack(data: bytes) -> Any:
+    """One value; BadFrame if it is malformed, too deep, or followed by anything."""
+    values = list(unpack_all(data))
+    if len(values) != 1:
+        raise BadFrame(f"{len(values)} values where one belongs")
+    return values[0]
+
+
+def unpack_all(data: bytes) -> Iterator[Any]:
+    """The values that stand one after the other in `data`, which must end with a whole one."""
+    if len(data) > MAX_MESSAGE:
+        raise FrameTooLarge(f"a message of {len(data)} bytes; at most {MAX_MESSAGE} are read")
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        strict_map_key=True,
+        max_buffer_size=MAX_MESSAGE,
+        max_bin_len=MAX_MESSAGE,
+        max_str_len=MAX_MESSAGE,
+        max_array_len=MAX_ITEMS,
+        max_map_len=MAX_ITEMS,
+        max_ext_len=0,
+    )
+    unpacker.feed(data)
+    try:
+        yield from unpacker
+    except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
+        raise BadFrame(f"not msgpack: {type(error).__name__} {error}"[:200]) from None
+    if unpacker.tell() != len(data):
+        raise BadFrame("cut in the middle of a value")

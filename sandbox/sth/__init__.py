@@ -1,0 +1,1 @@
+"""What Sequences import: typed, standard library only."""

@@ -61,7 +61,7 @@ class Header(NamedTuple):
     length: int
     type: int
     flags: int
-    count: int
+    count: int  # type: ignore[assignment]  # the name on the wire; tuple.count is not used
     offset: int
     number: int
 

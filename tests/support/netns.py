@@ -7,9 +7,15 @@ iproute2 and iptables.
 
 import itertools
 import os
+import socket
 import subprocess
+import sys
 from types import TracebackType
 from typing import Self
+
+DIAL_SECONDS = 1.0
+
+DIAL_SECONDS = 1.0
 
 _numbers = itertools.count(1)
 
@@ -73,6 +79,29 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
+def can_be_dialled(namespace: NetworkNamespace) -> bool:
+    """Whether a connection to a listener inside comes through; it is made sure that one listens."""
+    listener = (
+        "import socket, sys; server = socket.create_server(('0.0.0.0', 0));"
+        "print(server.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        namespace.command(sys.executable, "-c", listener),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        try:
+            socket.create_connection((namespace.inside, port), DIAL_SECONDS).close()
+        except TimeoutError:
+            return False
+        finally:
+            process.kill()
+    return True
 
 
 def unavailable() -> str:

@@ -68,10 +68,6 @@ class Channel:
         self._data_head = frames.data_head(frames.DATA, number)
         self._more_head = frames.data_head(frames.MORE, number)
 
-    @property
-    def over(self) -> bool:
-        return self.sending == "done" and self.receiving == "done"
-
     def check_own(self, stage: Stage, step: Step) -> Stage:
         """The next stage of a step of our own user; Internal if it is not allowed."""
         following = TRANSITIONS.get((stage, step))
@@ -105,6 +101,11 @@ class Channel:
         self._pieces.append((data, more))
         self.queued += len(data)
         self.message_begun = more
+
+    def finish(self) -> None:
+        """Let a FIN follow what waits. Internal before the channel is accepted."""
+        self.check_own(self.sending, "finish")
+        self.finishing = True
 
     @property
     def ready(self) -> bool:

@@ -25,7 +25,23 @@ def unpack(data: bytes) -> Any:
     values = list(unpack_all(data))
     if len(values) != 1:
         raise BadFrame(f"{len(values)} values where one belongs")
+    _check_depth(values[0])
     return values[0]
+
+
+def _check_depth(value: object) -> None:
+    """BadFrame for lists and maps more than MAX_DEPTH deep: others walk them recursively."""
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        level = [child for each in level for child in _containers(each)]
+        if not level:
+            return
+    raise BadFrame(f"values inside each other more than {MAX_DEPTH} deep")
+
+
+def _containers(values: list[object] | dict[object, object]) -> list[Any]:
+    inside = values.values() if isinstance(values, dict) else values
+    return [each for each in inside if isinstance(each, (list, dict))]
 
 
 def unpack_all(data: bytes) -> Iterator[Any]:

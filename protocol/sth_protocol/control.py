@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sth_protocol import codec
+from sth_protocol import codec, frames
 from sth_protocol.errors import BadFrame, InsufficientResources, SthError, TooLarge, from_wire
 
 Json = dict[str, Any]
@@ -96,7 +96,7 @@ def failure(id: int, error: SthError) -> Json:
     return {
         "type": REPLY,
         "id": id,
-        "error": {key: value[:4096] for key, value in error.to_wire().items()},
+        "error": {key: frames.clean(value) for key, value in error.to_wire().items()},
     }
 
 

@@ -17,6 +17,7 @@ MAX_PAYLOAD: Final = 256 * 1024
 MAX_MAP: Final = 64 * 1024
 DATA_CUT: Final = 64 * 1024
 MAX_INTEGER: Final = 2**63 - 1
+MAX_TEXT: Final = 4096
 
 HELLO: Final = 1
 WELCOME: Final = 2
@@ -145,6 +146,12 @@ def encode_map(kind: int, channel: int, arg: int, values: Mapping[str, object]) 
             hint="send it in pages, or as data of a channel",
         )
     return codec.pack([kind, channel, arg, payload])
+
+
+def clean(text: str, most: int = MAX_TEXT) -> str:
+    """Text for a RESET or a CLOSE, which must never fail for its words: cut after `most`
+    characters, and what is no Unicode (of a file name, say) replaced."""
+    return text[:most].encode(errors="replace").decode()
 
 
 def data_head(kind: int, channel: int) -> bytes:

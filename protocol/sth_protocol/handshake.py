@@ -97,7 +97,8 @@ def encode_welcome(welcome: Welcome) -> bytes:
 
 def encode_close(code: str, message: str) -> bytes:
     """A CLOSE; a message of more than 4096 characters is cut."""
-    return frames.encode_map(frames.CLOSE, 0, 0, {"code": code, "message": message[:4096]})
+    values = {"code": frames.clean(code), "message": frames.clean(message)}
+    return frames.encode_map(frames.CLOSE, 0, 0, values)
 
 
 def decode_hello(message: bytes) -> Hello:

@@ -71,6 +71,33 @@ class Header:
         return self.base_offset + self.count
 
 
+@dataclass(frozen=True, slots=True)
+class StoredBatch:
+    """A batch as a log holds it, checked: `header` knows offset and time, `data` is all of it."""
+
+    header: Header
+    data: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records from `start` up to, not including, `end` that a log can no longer give."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """What reading a log gave: whole batches, the first of which may begin before the offset asked
+    for; `next_offset`: where to read on. `gap`: damage that follows them and that `next_offset` has
+    passed."""
+
+    batches: tuple[StoredBatch, ...]
+    next_offset: int
+    gap: Gap | None = None
+
+
 def encode(
     payload: Buffer,
     *,

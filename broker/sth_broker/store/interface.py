@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from sth_protocol.batch import Buffer, Header
+from sth_protocol.batch import Buffer
+from sth_protocol.batch import Chunk as Chunk
+from sth_protocol.batch import Gap as Gap
+from sth_protocol.batch import StoredBatch as StoredBatch
 
 Json = dict[str, Any]
 
@@ -55,32 +58,6 @@ class Records(Protocol):
     def watch(self, prefix: str) -> AsyncIterator[Change]:
         """Changes from this call on, in order; several of one key may arrive as the last."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBatch:
-    """A batch as the log holds it, checked: `header` knows offset and time, `data` is all of it."""
-
-    header: Header
-    data: memoryview
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """Records from `start` up to, not including, `end` that the log can no longer give."""
-
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """What a read gave: whole batches, the first of which may begin before the offset asked for;
-    `next_offset`: where to read on. `gap`: damage that follows them, which `next_offset` passes."""
-
-    batches: tuple[StoredBatch, ...]
-    next_offset: int
-    gap: Gap | None = None
 
 
 @dataclass(frozen=True, slots=True)

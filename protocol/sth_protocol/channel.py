@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from sth_protocol import frames
 from sth_protocol.errors import ChannelViolation, Internal
+from sth_protocol.frames import FrameType
 from sth_protocol.window import Pool, ReceiveWindow, SendCredit
 
 Stage = Literal["waiting", "open", "finished", "done"]
@@ -65,8 +66,8 @@ class Channel:
         self.message_coming = False
         self._pieces: deque[tuple[bytes | memoryview, bool]] = deque()
         self._position = 0
-        self._data_head = frames.data_head(frames.DATA, number)
-        self._more_head = frames.data_head(frames.MORE, number)
+        self._data_head = frames.data_head(FrameType.DATA, number)
+        self._more_head = frames.data_head(FrameType.MORE, number)
 
     def check_own(self, stage: Stage, step: Step) -> Stage:
         """The next stage of a step of our own user; Internal if it is not allowed."""
@@ -119,7 +120,7 @@ class Channel:
         credit = self.credit
         if not self._pieces:
             self.sending = self.check_own(self.sending, "finish")
-            return frames.encode(frames.FIN, self.number, credit.sent)
+            return frames.encode(FrameType.FIN, self.number, credit.sent)
         data, more = self._pieces[0]
         offset = credit.sent
         length = len(data) - self._position

@@ -7,6 +7,7 @@ from enum import Enum
 from sth_protocol import frames
 from sth_protocol.channel import Channel
 from sth_protocol.errors import ChannelViolation, InsufficientResources, Internal
+from sth_protocol.frames import FrameType
 from sth_protocol.outbox import Outbox
 from sth_protocol.window import POOL, Pool
 
@@ -50,7 +51,8 @@ class ChannelTable:
         return iter(self._channels.values())
 
     def numbers(self) -> Collection[int]:
-        return tuple(self._channels)
+        """A live view."""
+        return self._channels.keys()
 
     def next_own(self) -> int:
         """The number of the next channel of ours. InsufficientResources if too many are open."""
@@ -100,7 +102,7 @@ class ChannelTable:
         channel.receiving = channel.check_own(channel.receiving, "done")
         channel.window.close()
         self._outbox.drop_credit(channel)
-        done = frames.encode(frames.DONE, channel.number, channel.window.consumed)
+        done = frames.encode(FrameType.DONE, channel.number, channel.window.consumed)
         self._outbox.add_control(done)
         self.remove_if_over(channel)
 

@@ -7,6 +7,7 @@ that does not have the shape of the table, so that the multiplexer looks only at
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, Final, Literal
 
 from sth_protocol import codec
@@ -19,23 +20,28 @@ DATA_CUT: Final = 64 * 1024
 MAX_INTEGER: Final = 2**63 - 1
 MAX_TEXT: Final = 4096
 
-HELLO: Final = 1
-WELCOME: Final = 2
-OPEN: Final = 3
-ACCEPT: Final = 4
-DATA: Final = 5
-MORE: Final = 6
-FIN: Final = 7
-RESET: Final = 8
-CREDIT: Final = 9
-CONTROL: Final = 10
-ACK: Final = 11
-PING: Final = 12
-PONG: Final = 13
-CLOSE: Final = 14
-DONE: Final = 15
 
-Frame = tuple[int, int, int, Any]
+class FrameType(IntEnum):
+    """The first element of a frame."""
+
+    HELLO = 1
+    WELCOME = 2
+    OPEN = 3
+    ACCEPT = 4
+    DATA = 5
+    MORE = 6
+    FIN = 7
+    RESET = 8
+    CREDIT = 9
+    CONTROL = 10
+    ACK = 11
+    PING = 12
+    PONG = 13
+    CLOSE = 14
+    DONE = 15
+
+
+Frame = tuple[FrameType, int, int, Any]
 Payload = Literal["map", "bytes", "integer", "nil"]
 
 
@@ -44,29 +50,28 @@ class Shape:
     """How a type of frame looks. `on_channel`: its channel is not 0; `numbered`: it is kept by its
     sender until it is acknowledged."""
 
-    name: str
     payload: Payload
     on_channel: bool = False
     numbered: bool = False
     has_arg: bool = True
 
 
-SHAPES: Final[dict[int, Shape]] = {
-    HELLO: Shape("HELLO", "map", has_arg=False),
-    WELCOME: Shape("WELCOME", "map", has_arg=False),
-    OPEN: Shape("OPEN", "map", on_channel=True, numbered=True),
-    ACCEPT: Shape("ACCEPT", "map", on_channel=True, numbered=True),
-    DATA: Shape("DATA", "bytes", on_channel=True, numbered=True),
-    MORE: Shape("MORE", "bytes", on_channel=True, numbered=True),
-    FIN: Shape("FIN", "nil", on_channel=True, numbered=True),
-    RESET: Shape("RESET", "map", on_channel=True, numbered=True),
-    CREDIT: Shape("CREDIT", "integer", on_channel=True),
-    CONTROL: Shape("CONTROL", "map", numbered=True, has_arg=False),
-    ACK: Shape("ACK", "nil"),
-    PING: Shape("PING", "nil"),
-    PONG: Shape("PONG", "nil"),
-    CLOSE: Shape("CLOSE", "map", has_arg=False),
-    DONE: Shape("DONE", "nil", on_channel=True, numbered=True),
+SHAPES: Final[dict[FrameType, Shape]] = {
+    FrameType.HELLO: Shape("map", has_arg=False),
+    FrameType.WELCOME: Shape("map", has_arg=False),
+    FrameType.OPEN: Shape("map", on_channel=True, numbered=True),
+    FrameType.ACCEPT: Shape("map", on_channel=True, numbered=True),
+    FrameType.DATA: Shape("bytes", on_channel=True, numbered=True),
+    FrameType.MORE: Shape("bytes", on_channel=True, numbered=True),
+    FrameType.FIN: Shape("nil", on_channel=True, numbered=True),
+    FrameType.RESET: Shape("map", on_channel=True, numbered=True),
+    FrameType.CREDIT: Shape("integer", on_channel=True),
+    FrameType.CONTROL: Shape("map", numbered=True, has_arg=False),
+    FrameType.ACK: Shape("nil"),
+    FrameType.PING: Shape("nil"),
+    FrameType.PONG: Shape("nil"),
+    FrameType.CLOSE: Shape("map", has_arg=False),
+    FrameType.DONE: Shape("nil", on_channel=True, numbered=True),
 }
 
 _PAYLOAD_TYPES: Final[dict[Payload, type]] = {
@@ -76,10 +81,13 @@ _PAYLOAD_TYPES: Final[dict[Payload, type]] = {
     "nil": type(None),
 }
 
-# kind -> (type of the payload, most bytes in it, on a channel, has an arg): the table once more, in
-# the form that costs least for every frame.
-_CHECKS: Final = {
-    kind: (
+NUMBERED: Final = frozenset(kind for kind, shape in SHAPES.items() if shape.numbered)
+
+# Type, type of its payload, most bytes in it, on a channel, has an arg: the table once more, in the
+# form that costs least for every frame.
+_CHECKS: Final[dict[int, tuple[FrameType, type, int, bool, bool]]] = {
+    kind.value: (
+        kind,
         _PAYLOAD_TYPES[shape.payload],
         MAX_MAP if shape.payload == "map" else MAX_PAYLOAD,
         shape.on_channel,
@@ -101,26 +109,25 @@ def decode(message: bytes) -> Iterator[Frame]:
     for value in codec.unpack_all(message):
         if type(value) is not list or len(value) != 4:
             raise BadFrame("a frame is an array of four")
-        kind, channel, arg, payload = value
-        if type(kind) is not int or type(channel) is not int or type(arg) is not int:
+        number, channel, arg, payload = value
+        if type(number) is not int or type(channel) is not int or type(arg) is not int:
             raise BadFrame("type, channel and arg of a frame are integers")
-        check = _CHECKS.get(kind)
+        check = _CHECKS.get(number)
         if check is None:
-            raise BadFrame(f"frames of type {kind} are not known")
-        payload_type, most, on_channel, has_arg = check
+            raise BadFrame(f"frames of type {number} are not known")
+        kind, payload_type, most, on_channel, has_arg = check
         found = type(payload)
         if found is not payload_type:
-            raise BadFrame(f"{SHAPES[kind].name} with a payload of {found.__name__}")
-        if payload_type is bytes:
+            raise BadFrame(f"{kind.name} with a payload of {found.__name__}")
+        if found is bytes:
             if len(payload) > most:
-                name = SHAPES[kind].name
-                raise FrameTooLarge(f"{name} with {len(payload)} bytes; at most {most} are read")
-        elif payload_type is int and not 0 <= payload <= MAX_INTEGER:
-            raise BadFrame(f"{SHAPES[kind].name} with the integer {payload}")
+                raise FrameTooLarge(f"{kind.name} with {len(payload)} bytes; at most {most}")
+        elif found is int and not 0 <= payload <= MAX_INTEGER:
+            raise BadFrame(f"{kind.name} with the integer {payload}")
         if not 0 <= channel <= MAX_INTEGER or (channel != 0) is not on_channel:
-            raise BadFrame(f"{SHAPES[kind].name} on channel {channel}")
+            raise BadFrame(f"{kind.name} on channel {channel}")
         if not 0 <= arg <= MAX_INTEGER or (arg and not has_arg):
-            raise BadFrame(f"{SHAPES[kind].name} with arg {arg}")
+            raise BadFrame(f"{kind.name} with arg {arg}")
         yield kind, channel, arg, payload
 
 
@@ -132,17 +139,17 @@ def decode_map(payload: bytes) -> dict[str, Any]:
     return value
 
 
-def encode(kind: int, channel: int = 0, arg: int = 0, payload: int | None = None) -> bytes:
+def encode(kind: FrameType, channel: int = 0, arg: int = 0, payload: int | None = None) -> bytes:
     """A frame whose payload is nil or an integer."""
     return codec.pack([kind, channel, arg, payload])
 
 
-def encode_map(kind: int, channel: int, arg: int, values: Mapping[str, object]) -> bytes:
+def encode_map(kind: FrameType, channel: int, arg: int, values: Mapping[str, object]) -> bytes:
     """A frame whose payload is a map; TooLarge above 64 KiB, BadFrame for what msgpack lacks."""
     payload = codec.pack(dict(values))
     if len(payload) > MAX_MAP:
         raise TooLarge(
-            f"{SHAPES[kind].name} would carry {len(payload)} bytes; at most {MAX_MAP} may be sent",
+            f"{kind.name} would carry {len(payload)} bytes; at most {MAX_MAP} may be sent",
             hint="send it in pages, or as data of a channel",
         )
     return codec.pack([kind, channel, arg, payload])
@@ -154,7 +161,7 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
     return text[:most].encode(errors="replace").decode()
 
 
-def data_head(kind: int, channel: int) -> bytes:
+def data_head(kind: FrameType, channel: int) -> bytes:
     """What all DATA (or MORE) frames of a channel begin with."""
     return b"\x94" + codec.pack(kind) + codec.pack(channel)
 

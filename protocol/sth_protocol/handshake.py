@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sth_protocol import frames
 from sth_protocol.errors import BadFrame, BadHandshake, SthError, VersionUnsupported, from_wire
+from sth_protocol.frames import FrameType
 from sth_protocol.model import HubInfo, Model, from_map, to_map
 
 VERSIONS: Final = (1,)
@@ -88,25 +89,25 @@ def negotiate(
 
 
 def encode_hello(hello: Hello) -> bytes:
-    return frames.encode_map(frames.HELLO, 0, 0, to_map(hello))
+    return frames.encode_map(FrameType.HELLO, 0, 0, to_map(hello))
 
 
 def encode_welcome(welcome: Welcome) -> bytes:
-    return frames.encode_map(frames.WELCOME, 0, 0, to_map(welcome))
+    return frames.encode_map(FrameType.WELCOME, 0, 0, to_map(welcome))
 
 
 def encode_close(code: str, message: str) -> bytes:
     """A CLOSE; a message of more than 4096 characters is cut."""
     values = {"code": frames.clean(code), "message": frames.clean(message)}
-    return frames.encode_map(frames.CLOSE, 0, 0, values)
+    return frames.encode_map(FrameType.CLOSE, 0, 0, values)
 
 
 def decode_hello(message: bytes) -> Hello:
     """The first message of an agent. BadHandshake if it is another, or a field is wrong;
     VersionUnsupported if its versions show that the rest cannot be understood."""
     kind, values = _only_frame(message)
-    if kind != frames.HELLO:
-        raise BadHandshake(f"the first frame is {frames.SHAPES[kind].name}, not HELLO")
+    if kind != FrameType.HELLO:
+        raise BadHandshake(f"the first frame is {kind.name}, not HELLO")
     _check_versions(values)
     hello = _from_map(Hello, {**values, "hub": _from_map(HubInfo, values.get("hub"))})
     _check_boot(hello.agent_boot)
@@ -121,10 +122,10 @@ def decode_answer(message: bytes) -> Welcome | Close:
     """The first message of a broker. BadHandshake if it is neither; VersionUnsupported for a
     version that was not offered."""
     kind, values = _only_frame(message)
-    if kind == frames.CLOSE:
+    if kind == FrameType.CLOSE:
         return Close(str(values.get("code", "")), str(values.get("message", "")))
-    if kind != frames.WELCOME:
-        raise BadHandshake(f"the first frame is {frames.SHAPES[kind].name}, not WELCOME")
+    if kind != FrameType.WELCOME:
+        raise BadHandshake(f"the first frame is {kind.name}, not WELCOME")
     if values.get("version") not in VERSIONS:
         raise VersionUnsupported(
             f"the broker answers in version {str(values.get('version'))[:20]} of the link, "
@@ -139,14 +140,14 @@ def decode_answer(message: bytes) -> Welcome | Close:
     return welcome
 
 
-def _only_frame(message: bytes) -> tuple[int, dict[str, Any]]:
+def _only_frame(message: bytes) -> tuple[FrameType, dict[str, Any]]:
     try:
         found = list(frames.decode(message))
         if len(found) != 1:
             raise BadHandshake(f"{len(found)} frames in a message of the handshake")
         kind, _channel, _arg, payload = found[0]
         if frames.SHAPES[kind].payload != "map":
-            raise BadHandshake(f"the first frame is {frames.SHAPES[kind].name}")
+            raise BadHandshake(f"the first frame is {kind.name}")
         return kind, frames.decode_map(payload)
     except BadFrame as error:
         raise BadHandshake(f"not a handshake: {error.message}") from None

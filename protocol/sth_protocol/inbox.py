@@ -22,6 +22,7 @@ from sth_protocol.events import (
     Pong,
     Reset,
 )
+from sth_protocol.frames import FrameType
 from sth_protocol.outbox import Outbox
 from sth_protocol.window import MAX_WINDOW, MIN_WINDOW
 
@@ -42,13 +43,13 @@ class Inbox:
         events: list[Event] = []
         receipts = self._outbox.receipts
         for kind, number, arg, payload in frames.decode(message):
-            if kind == frames.DATA:
+            if kind is FrameType.DATA:
                 self._on_data(number, arg, payload, False, events)
-            elif kind == frames.MORE:
+            elif kind is FrameType.MORE:
                 self._on_data(number, arg, payload, True, events)
             else:
                 events += _HANDLERS[kind](self, number, arg, payload)
-            if frames.SHAPES[kind].numbered:
+            if kind in frames.NUMBERED:
                 receipts.received += 1
         receipts.note_bytes(len(message))
         return events
@@ -162,18 +163,18 @@ def _code_and_message(payload: bytes) -> tuple[str, str]:
     return code, message
 
 
-_HANDLERS: Final[dict[int, Callable[[Inbox, int, int, Any], list[Event]]]] = {
-    frames.HELLO: Inbox._on_handshake,
-    frames.WELCOME: Inbox._on_handshake,
-    frames.OPEN: Inbox._on_open,
-    frames.ACCEPT: Inbox._on_accept,
-    frames.FIN: Inbox._on_fin,
-    frames.RESET: Inbox._on_reset,
-    frames.CREDIT: Inbox._on_credit,
-    frames.CONTROL: Inbox._on_control,
-    frames.ACK: Inbox._on_ack,
-    frames.PING: Inbox._on_ping,
-    frames.PONG: Inbox._on_pong,
-    frames.CLOSE: Inbox._on_close,
-    frames.DONE: Inbox._on_done,
+_HANDLERS: Final[dict[FrameType, Callable[[Inbox, int, int, Any], list[Event]]]] = {
+    FrameType.HELLO: Inbox._on_handshake,
+    FrameType.WELCOME: Inbox._on_handshake,
+    FrameType.OPEN: Inbox._on_open,
+    FrameType.ACCEPT: Inbox._on_accept,
+    FrameType.FIN: Inbox._on_fin,
+    FrameType.RESET: Inbox._on_reset,
+    FrameType.CREDIT: Inbox._on_credit,
+    FrameType.CONTROL: Inbox._on_control,
+    FrameType.ACK: Inbox._on_ack,
+    FrameType.PING: Inbox._on_ping,
+    FrameType.PONG: Inbox._on_pong,
+    FrameType.CLOSE: Inbox._on_close,
+    FrameType.DONE: Inbox._on_done,
 }

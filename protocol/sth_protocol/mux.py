@@ -16,11 +16,12 @@ from sth_protocol import frames
 from sth_protocol.channels import ChannelTable, Limits, Side
 from sth_protocol.errors import InsufficientResources, Internal, ProtocolError, SessionLost
 from sth_protocol.events import Event
+from sth_protocol.frames import FrameType
 from sth_protocol.inbox import Inbox
 from sth_protocol.outbox import QUANTUM, Outbox
 from sth_protocol.window import MIN_WINDOW
 
-__all__ = ["Limits", "Mux", "Side"]
+__all__ = ["QUANTUM", "Limits", "Mux", "Side"]
 
 DEFAULT_LIMITS: Final = Limits()
 MAX_CODE: Final = 64
@@ -99,7 +100,7 @@ class Mux:
     # Channels
 
     def channels(self) -> Collection[int]:
-        """The numbers of the channels that are not over."""
+        """The numbers of the channels that are not over: a live view."""
         return self._channels.numbers()
 
     def open(self, request: Mapping[str, object]) -> int:
@@ -107,7 +108,7 @@ class Mux:
         when too many are open or too much waits; TooLarge for a request of more than 64 KiB."""
         self._check_control_room()
         number = self._channels.next_own()
-        self._outbox.add_control(frames.encode_map(frames.OPEN, number, MIN_WINDOW, request))
+        self._outbox.add_control(frames.encode_map(FrameType.OPEN, number, MIN_WINDOW, request))
         self._channels.add_own()
         return number
 
@@ -118,7 +119,7 @@ class Mux:
         if found is None:
             return
         following = found.check_own(found.sending, "accept")
-        frame = frames.encode_map(frames.ACCEPT, channel, found.window.limit, info or {})
+        frame = frames.encode_map(FrameType.ACCEPT, channel, found.window.limit, info or {})
         found.sending = following
         self._outbox.add_control(frame)
 
@@ -161,7 +162,7 @@ class Mux:
         if found is None:
             return
         values = {"code": frames.clean(code, MAX_CODE), "message": frames.clean(message)}
-        frame = frames.encode_map(frames.RESET, channel, found.window.consumed, values)
+        frame = frames.encode_map(FrameType.RESET, channel, found.window.consumed, values)
         self._outbox.add_control(frame)
         self._channels.remove(found)
 
@@ -188,7 +189,7 @@ class Mux:
         """Queue a control message. TooLarge above 64 KiB, InsufficientResources when too many
         wait already."""
         self._check_control_room()
-        self._outbox.add_control(frames.encode_map(frames.CONTROL, 0, 0, message))
+        self._outbox.add_control(frames.encode_map(FrameType.CONTROL, 0, 0, message))
 
     def ping(self, token: int) -> None:
         """Ask for a Pong of `token` (0 to 2**63 - 1); only the newest ping of a link waits."""

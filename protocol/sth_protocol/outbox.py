@@ -10,6 +10,7 @@ from typing import Final
 
 from sth_protocol import frames
 from sth_protocol.channel import Channel
+from sth_protocol.frames import FrameType
 from sth_protocol.numbering import Receipts, SendLog
 
 QUANTUM: Final = 64 * 1024
@@ -110,15 +111,15 @@ class Outbox:
 
     def _take_unnumbered(self, batch: "_Batch") -> None:
         if self.receipts.outstanding:
-            batch.add(frames.encode(frames.ACK, 0, self.receipts.acknowledge()))
+            batch.add(frames.encode(FrameType.ACK, 0, self.receipts.acknowledge()))
         while self._pongs:
-            batch.add(frames.encode(frames.PONG, 0, self._pongs.popleft()))
+            batch.add(frames.encode(FrameType.PONG, 0, self._pongs.popleft()))
         if self._ping is not None:
-            batch.add(frames.encode(frames.PING, 0, self._ping))
+            batch.add(frames.encode(FrameType.PING, 0, self._ping))
             self._ping = None
         for number, channel in self._credit_due.items():
             limit, consumed = channel.window.announce()
-            batch.add(frames.encode(frames.CREDIT, number, limit, consumed))
+            batch.add(frames.encode(FrameType.CREDIT, number, limit, consumed))
         self._credit_due.clear()
 
     def _take_control(self, batch: "_Batch", max_bytes: int) -> None:

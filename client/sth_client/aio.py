@@ -102,13 +102,14 @@ class Client:
     async def sequence(self, sequence_id: str) -> results.Sequence:
         return await self._perform(calls.sequence(sequence_id))
 
-    async def upload(self, package: bodies.Package) -> str:
-        """Upload a directory, a .tar.gz file or the bytes of one; its Sequence's id."""
+    async def upload(self, package: bodies.Package, *, name: str = "") -> str:
+        """Upload a directory, a .tar.gz file or the bytes of one; its Sequence's id. `name`:
+        instead of the package's own."""
         # Packing reads files and compresses: too long for an event loop.
         opened = open_package(package)
         source = await asyncio.to_thread(opened.__enter__)
         try:
-            return await self._perform(calls.upload(), source)
+            return await self._perform(calls.upload(name=name), source)
         finally:
             opened.__exit__(None, None, None)
 
@@ -138,8 +139,9 @@ class Client:
         )
         return await self._perform(call)
 
-    async def instances(self) -> list[results.Instance]:
-        return await self._perform(calls.instances())
+    async def instances(self, *, ended: bool = False) -> list[results.Instance]:
+        """Those that live or can still be read; with `ended` all that are on record."""
+        return await self._perform(calls.instances(ended=ended))
 
     async def instance(self, instance_id: str) -> results.Instance:
         return await self._perform(calls.instance(instance_id))
@@ -219,11 +221,11 @@ class Client:
         """Cut a Hub off for good; its machine may join again with a new token."""
         await self._perform(calls.revoke_hub(hub_id))
 
-    async def create_join_token(
+    async def make_join_token(
         self, *, ttl: float | None = None, uses: int | None = None, name: str = ""
     ) -> results.JoinToken:
         """`ttl` in seconds; what is left out is the broker's choice."""
-        return await self._perform(calls.create_join_token(ttl=ttl, uses=uses, name=name))
+        return await self._perform(calls.make_join_token(ttl=ttl, uses=uses, name=name))
 
     async def join_tokens(self) -> list[results.TokenInfo]:
         return await self._perform(calls.join_tokens())
@@ -231,11 +233,11 @@ class Client:
     async def revoke_join_token(self, token_id: str) -> None:
         await self._perform(calls.revoke_join_token(token_id))
 
-    async def create_api_token(
+    async def make_api_token(
         self, *, scope: Scope = "run", ttl: float | None = None, name: str = ""
     ) -> results.ApiToken:
         """`ttl` in seconds; what is left out is the broker's choice."""
-        return await self._perform(calls.create_api_token(scope=scope, ttl=ttl, name=name))
+        return await self._perform(calls.make_api_token(scope=scope, ttl=ttl, name=name))
 
     async def api_tokens(self) -> list[results.TokenInfo]:
         return await self._perform(calls.api_tokens())

@@ -22,8 +22,9 @@ TEXT = "text/plain"
 NDJSON = "application/x-ndjson"
 
 ANSWER_TIMEOUT = 30.0
-# A start waits until the program is loaded, a first one also until its package has travelled.
-START_TIMEOUT = 180.0
+# A start waits until the program is loaded, a first one also until its package has travelled: the
+# broker gives up first.
+START_TIMEOUT = 660.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +70,10 @@ def sequence(sequence_id: str) -> Call[results.Sequence]:
     return _get(f"/sequence/{_segment(sequence_id)}", results.Sequence.from_json)
 
 
-def upload() -> Call[str]:
-    """The package is streamed beside it."""
-    request = Request("POST", "/sequence", _headers(OCTETS), timeout=None)
-    return Call(request, results.id_of)
+def upload(*, name: str = "") -> Call[str]:
+    """The package is streamed beside it. `name`: instead of the package's own."""
+    path = f"/sequence?name={quote(name, safe='')}" if name else "/sequence"
+    return Call(Request("POST", path, _headers(OCTETS), timeout=None), results.id_of)
 
 
 def delete_sequence(sequence_id: str) -> Call[str]:
@@ -101,8 +102,9 @@ def start(
     return _operate("POST", path, results.id_of, body, timeout=START_TIMEOUT)
 
 
-def instances() -> Call[list[results.Instance]]:
-    return _get("/instances", results.list_of(results.Instance.from_json))
+def instances(*, ended: bool = False) -> Call[list[results.Instance]]:
+    path = "/instances?all=true" if ended else "/instances"
+    return _get(path, results.list_of(results.Instance.from_json))
 
 
 def instance(instance_id: str) -> Call[results.Instance]:
@@ -178,7 +180,7 @@ def revoke_hub(hub_id: str) -> Call[None]:
     return _operate("POST", f"/hub/{_segment(hub_id)}/_revoke", results.nothing_of, {})
 
 
-def create_join_token(
+def make_join_token(
     *, ttl: float | None = None, uses: int | None = None, name: str = ""
 ) -> Call[results.JoinToken]:
     body = _token_body(ttl, name)
@@ -195,7 +197,7 @@ def revoke_join_token(token_id: str) -> Call[None]:
     return _operate("DELETE", f"/tokens/join/{_segment(token_id)}", results.nothing_of)
 
 
-def create_api_token(
+def make_api_token(
     *, scope: Scope = "run", ttl: float | None = None, name: str = ""
 ) -> Call[results.ApiToken]:
     body = _token_body(ttl, name) | {"scope": scope}

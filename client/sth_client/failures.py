@@ -72,5 +72,5 @@ def sent_in_part(what: str, count: int) -> StreamFailed:
     """A stream to the broker broke off after `count` bytes were sent, without an answer."""
     return StreamFailed(
         f"the connection of {what} broke off after {count} bytes were sent",
-        hint="what arrived of it is not known",
+        hint="how much of it arrived is not known; `sth inst show` tells how an Instance is",
     )

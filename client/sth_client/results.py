@@ -91,13 +91,14 @@ class Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """One run. `exit_code` and `reason` once it has ended; `hub`: where it runs."""
+    """One run. `hub`: id of the machine it runs on; `exit_code` and `reason` once it has ended."""
 
     id: str
     status: str
     sequence_id: str
     sequence_name: str
     hub: str
+    hub_name: str
     created: str
     started: str
     ended: str
@@ -116,7 +117,8 @@ class Instance:
             fields.text("status"),
             sequence.text("id"),
             sequence.text("name") or config.text("name"),
-            fields.text("hub") or sequence.text("location"),
+            fields.text("hub"),
+            fields.text("hubName"),
             fields.text("created"),
             fields.text("started"),
             fields.text("ended"),
@@ -218,17 +220,19 @@ class ApiToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """A join or API token as lists show it, without its secret."""
+    """A join or API token as lists show it, without its secret. `revoked`: when, if it was."""
 
     id: str
     name: str
     expires: str
+    revoked: str
     raw: Raw = field(repr=False, compare=False)
 
     @classmethod
     def from_json(cls, value: object) -> Self:
         fields = Fields("token", value)
-        return cls(fields.text("id"), fields.text("name"), fields.text("expires"), fields.raw)
+        text = fields.text
+        return cls(text("id"), text("name"), text("expires"), text("revoked"), fields.raw)
 
 
 def list_of(read: Callable[[object], Result]) -> Callable[[object], list[Result]]:

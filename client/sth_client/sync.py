@@ -99,10 +99,11 @@ class Client:
     def sequence(self, sequence_id: str) -> results.Sequence:
         return self._perform(calls.sequence(sequence_id))
 
-    def upload(self, package: bodies.Package) -> str:
-        """Upload a directory, a .tar.gz file or the bytes of one; its Sequence's id."""
+    def upload(self, package: bodies.Package, *, name: str = "") -> str:
+        """Upload a directory, a .tar.gz file or the bytes of one; its Sequence's id. `name`:
+        instead of the package's own."""
         with open_package(package) as source:
-            return self._perform(calls.upload(), source)
+            return self._perform(calls.upload(name=name), source)
 
     def delete_sequence(self, sequence_id: str) -> str:
         return self._perform(calls.delete_sequence(sequence_id))
@@ -130,8 +131,9 @@ class Client:
         )
         return self._perform(call)
 
-    def instances(self) -> list[results.Instance]:
-        return self._perform(calls.instances())
+    def instances(self, *, ended: bool = False) -> list[results.Instance]:
+        """Those that live or can still be read; with `ended` all that are on record."""
+        return self._perform(calls.instances(ended=ended))
 
     def instance(self, instance_id: str) -> results.Instance:
         return self._perform(calls.instance(instance_id))
@@ -207,11 +209,11 @@ class Client:
         """Cut a Hub off for good; its machine may join again with a new token."""
         self._perform(calls.revoke_hub(hub_id))
 
-    def create_join_token(
+    def make_join_token(
         self, *, ttl: float | None = None, uses: int | None = None, name: str = ""
     ) -> results.JoinToken:
         """`ttl` in seconds; what is left out is the broker's choice."""
-        return self._perform(calls.create_join_token(ttl=ttl, uses=uses, name=name))
+        return self._perform(calls.make_join_token(ttl=ttl, uses=uses, name=name))
 
     def join_tokens(self) -> list[results.TokenInfo]:
         return self._perform(calls.join_tokens())
@@ -219,11 +221,11 @@ class Client:
     def revoke_join_token(self, token_id: str) -> None:
         self._perform(calls.revoke_join_token(token_id))
 
-    def create_api_token(
+    def make_api_token(
         self, *, scope: Scope = "run", ttl: float | None = None, name: str = ""
     ) -> results.ApiToken:
         """`ttl` in seconds; what is left out is the broker's choice."""
-        return self._perform(calls.create_api_token(scope=scope, ttl=ttl, name=name))
+        return self._perform(calls.make_api_token(scope=scope, ttl=ttl, name=name))
 
     def api_tokens(self) -> list[results.TokenInfo]:
         return self._perform(calls.api_tokens())

@@ -17,6 +17,7 @@ from typing import Self
 from sth_client import answers, bodies, failures
 from sth_client.calls import Request
 from sth_client.endpoint import Endpoint
+from sth_protocol.errors import StreamFailed
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class Response:
         response: http.client.HTTPResponse,
         request: Request,
         endpoint: Endpoint,
+        sent: int | None,
     ) -> None:
         self.status = response.status
         self.reason = response.reason
@@ -43,6 +45,7 @@ class Response:
         self._response = response
         self._request = request
         self._endpoint = endpoint
+        self._sent = sent
         self._received = 0
 
     @property
@@ -57,11 +60,17 @@ class Response:
         except TimeoutError:
             raise
         except (OSError, http.client.HTTPException) as error:
-            raise failures.received_in_part(self._request.what, self._received) from error
+            raise self._broke_off() from error
         if not data and self._response.length:  # what a Content-Length promised and did not come
-            raise failures.received_in_part(self._request.what, self._received)
+            raise self._broke_off()
         self._received += len(data)
         return data
+
+    def _broke_off(self) -> StreamFailed:
+        # The broker begins its answer to an upload early: its end says that all has arrived.
+        if self._sent is not None:
+            return failures.sent_in_part(self._request.what, self._sent)
+        return failures.received_in_part(self._request.what, self._received)
 
     def set_silence(self, seconds: float | None) -> None:
         """How long `read` waits for a byte; None for ever."""
@@ -116,7 +125,8 @@ def exchange(endpoint: Endpoint, request: Request, source: bodies.Source | None 
         upload = _Upload(connection, sock, endpoint, request)
         response = upload.send(source)
         undo.pop_all()
-        return Response(connection, sock, response, request, endpoint)
+        sent = None if source is None else upload.sent
+        return Response(connection, sock, response, request, endpoint, sent)
 
 
 def _connect(endpoint: Endpoint) -> tuple[http.client.HTTPConnection, socket.socket]:
@@ -161,7 +171,7 @@ class _Upload:
         self._sock = sock
         self._endpoint = endpoint
         self._request = request
-        self._sent = 0
+        self.sent = 0
         self._early: http.client.HTTPResponse | None = None
 
     def send(self, source: bodies.Source | None) -> http.client.HTTPResponse:
@@ -173,7 +183,7 @@ class _Upload:
             logger.debug("sending %s: %s", self._request.what, error.__cause__)
         response = self._early or self._answer(complete=complete)
         if not complete and response.status < 400:
-            raise failures.sent_in_part(self._request.what, self._sent)
+            raise failures.sent_in_part(self._request.what, self.sent)
         return response
 
     def _send_head(self, *, chunked: bool) -> None:
@@ -203,13 +213,13 @@ class _Upload:
                 break
             with self._breaking_off():
                 self._sock.sendall(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
-            self._sent += len(data)
+            self.sent += len(data)
         with self._breaking_off():
             self._sock.sendall(b"0\r\n\r\n")
         return True
 
     def _refused_while_waiting(self, source: io.FileIO) -> bool:
-        """Wait until the source has something, or the broker answers with an error.
+        """Wait until the source has something; true if the broker will take no more of it.
 
         A terminal or a pipe may be quiet for hours: an Instance that ends meanwhile must be told at
         once. Under TLS a readable socket may hold no more than a session ticket, so this is for
@@ -217,12 +227,15 @@ class _Upload:
         """
         poll = select.poll()
         poll.register(source, select.POLLIN)
-        if self._early is None and not self._endpoint.secure:
+        if not self._endpoint.secure:
             poll.register(self._sock, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll()}
-        if self._sock.fileno() in ready:
+        while self._sock.fileno() in {descriptor for descriptor, _ in poll.poll()}:
+            if self._early is not None:
+                # The answer goes on before the body has ended: it breaks off.
+                return True
             self._early = self._answer(complete=False)
-            return self._early.status >= 400
+            if self._early.status >= 400:
+                return True
         return False
 
     def _answer(self, *, complete: bool) -> http.client.HTTPResponse:
@@ -239,8 +252,8 @@ class _Upload:
             raise self._no_answer(complete=complete) from error
 
     def _no_answer(self, *, complete: bool) -> Exception:
-        if self._sent and not complete:
-            return failures.sent_in_part(self._request.what, self._sent)
+        if self.sent and not complete:
+            return failures.sent_in_part(self._request.what, self.sent)
         return failures.unanswered(self._request.what, self._endpoint.base)
 
     @contextlib.contextmanager

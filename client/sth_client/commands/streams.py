@@ -1,0 +1,39 @@
+"""Bytes from a file or stdin to the broker, and from the broker to stdout, as they are."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sth_client.context import LAST, Context
+from sth_protocol.errors import NotFound
+
+if TYPE_CHECKING:
+    from sth_client.sync import ByteStream
+
+
+@contextlib.contextmanager
+def open_input(name: str) -> Iterator[io.FileIO]:
+    """The file of that name, or stdin for "-". Unbuffered: what a person types goes out at once."""
+    if name == LAST:
+        yield io.FileIO(sys.stdin.fileno(), closefd=False)
+        return
+    try:
+        file = io.FileIO(name)
+    except OSError as error:
+        raise NotFound(f"{name} cannot be read: {error.strerror or error}") from error
+    with file:
+        yield file
+
+
+def copy_out(context: Context, stream: "ByteStream") -> None:
+    """Everything of a stream to stdout."""
+    with stream:
+        for data in stream:
+            context.output.data(data)
+
+
+def keeps_running(instance: str) -> str:
+    """What Ctrl-C says of an Instance whose streams were followed."""
+    return f"\nInstance {instance} keeps running; `sth inst stop {instance}` ends it."

@@ -40,6 +40,8 @@ AGENT_LIFETIME_SECONDS = 7 * 24 * 3600.0
 
 _MAX_CSR_CHARACTERS = 8192
 
+PublicKey = ec.EllipticCurvePublicKey
+
 
 @dataclass(frozen=True, slots=True)
 class IssuedCertificate:
@@ -93,7 +95,7 @@ class CertificateAuthority:
 
     def sign_agent(
         self,
-        public_key: ec.EllipticCurvePublicKey,
+        public_key: PublicKey,
         *,
         space: str,
         hub: str,
@@ -124,7 +126,7 @@ class CertificateAuthority:
         )
 
     def sign_server(
-        self, public_key: ec.EllipticCurvePublicKey, *, names: Sequence[str], now: float
+        self, public_key: PublicKey, *, names: Sequence[str], now: float
     ) -> x509.Certificate:
         """The certificate of the agents' port, for `broker.sth.invalid` and for `names`."""
         builder = (
@@ -182,7 +184,7 @@ class ServerCertificate:
         )
 
 
-def read_signing_request(text: str) -> ec.EllipticCurvePublicKey:
+def read_signing_request(text: str) -> PublicKey:
     """The P-256 key of a PEM signing request whose signature holds. BadRequest otherwise."""
     if len(text) > _MAX_CSR_CHARACTERS:
         raise BadRequest("the certificate signing request is too long")
@@ -192,7 +194,7 @@ def read_signing_request(text: str) -> ec.EllipticCurvePublicKey:
         signed = request.is_signature_valid
     except (ValueError, TypeError, UnsupportedAlgorithm, InvalidSignature):
         raise BadRequest("not a certificate signing request in PEM") from None
-    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+    if not isinstance(key, PublicKey) or key.curve.name != "secp256r1":
         raise BadRequest(
             "the certificate signing request has a key of another kind",
             hint="use an elliptic-curve key on P-256",
@@ -236,9 +238,7 @@ def _make_ca_certificate(
     )
 
 
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
-) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: PublicKey) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from sth_broker.audit import AuditLog
+from sth_broker.join_record import JoinRecord
 from sth_broker.private_files import make_private_directory, read_or_create, write_private
 from sth_broker.store.interface import Json, Records
 from sth_protocol import jointoken
@@ -138,20 +139,15 @@ class TokenService:
         token_id, raw_id = _new_id(jointoken.ID_BYTES)
         secret = secrets.token_bytes(jointoken.SECRET_BYTES)
         expires = int(now + ttl) if ttl else 0
-        value = {
-            "space": space,
-            "name": check_hub_name(name) if name else "",
-            "secret_hmac": self.secret_digest(secret),
-            "created_ms": int(now * 1000),
-            "expires_ms": expires * 1000,
-            "revoked_ms": 0,
-            "uses": uses,
-            "used": 0,
-            "last_used_ms": 0,
-            "last_hub": "",
-            "recent": [],
-        }
-        await self._records.put(f"jointoken/{token_id}", value, expected=0)
+        record = JoinRecord(
+            space=space,
+            name=check_hub_name(name) if name else "",
+            secret_hmac=self.secret_digest(secret),
+            created_ms=int(now * 1000),
+            expires_ms=expires * 1000,
+            uses=uses,
+        )
+        await self._records.put(f"jointoken/{token_id}", record.to_value(), expected=0)
         await self._audit.record(
             "token.create", space=space, by=by, subject=token_id, kind="join", uses=uses
         )

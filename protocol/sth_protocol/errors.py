@@ -27,6 +27,7 @@
     ├── StorageFailed         the disk refused
     ├── HubOffline, Unreachable
     ├── TimedOut
+    ├── RateLimited           asked too often
     ├── SandboxRefused        a required mechanism is missing on that machine
     ├── Misconfigured
     ├── Internal              a defect of ours
@@ -218,6 +219,13 @@ class TimedOut(SthError):
     code = "TIMED_OUT"
     http_status = 504
     exit_code = 7
+
+
+class RateLimited(SthError):
+    code = "RATE_LIMITED"
+    http_status = 429
+    exit_code = 7
+    default_hint = "wait, then try again"
 
 
 class SandboxRefused(SthError):

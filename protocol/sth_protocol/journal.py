@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from sth_protocol import batch
@@ -57,11 +58,18 @@ class _Segment:
 
 
 class Journal:
-    """One log in one directory, used by one thread at a time. Damage found is reported by reads as
-    a gap. Made by `open`."""
+    """One log in one directory, written by one thread at a time. Damage found is reported by reads
+    as a gap. Made by `open`.
 
-    def __init__(self, files: Files, *, segment_bytes: int) -> None:
+    `guard` is held, for moments and never while the disk works, when what a reader sees changes:
+    with a lock there, other threads may use `bounds`, `locate`, `install` and `extents`.
+    """
+
+    def __init__(
+        self, files: Files, *, segment_bytes: int, guard: AbstractContextManager[object]
+    ) -> None:
         self._files = files
+        self._guard = guard
         self._segment_bytes = segment_bytes
         self._segments: list[_Segment] = []
         self._file: File | None = None
@@ -75,10 +83,16 @@ class Journal:
         self._tail: list[bytes] = []
 
     @classmethod
-    def open(cls, files: Files, *, segment_bytes: int = SEGMENT_BYTES) -> Journal:
+    def open(
+        cls,
+        files: Files,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        guard: AbstractContextManager[object] | None = None,
+    ) -> Journal:
         """The journal that the directory holds, or an empty one. StorageFailed if the disk refuses;
-        what is there is not harmed by that."""
-        journal = cls(files, segment_bytes=segment_bytes)
+        what is there is not harmed by that. `guard` must be reusable."""
+        journal = cls(files, segment_bytes=segment_bytes, guard=guard or nullcontext())
         try:
             journal._open()
         except OSError as error:
@@ -106,7 +120,6 @@ class Journal:
         found, last.size = last.size, synced
         self._written_end, self._written_size = self._end, synced
         if mark is not None and found == synced:
-            self._file = self._files.open(last.name)
             return
         self._must_rotate = True
         after = Extent(last.name, synced, found, self._end, _NO_END)
@@ -149,8 +162,13 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """In bytes, marks included."""
+        """In bytes."""
         return sum(segment.size for segment in self._segments)
+
+    def bounds(self) -> tuple[int, int, int]:
+        """Start, end and size, as they are at one moment."""
+        with self._guard:
+            return self.start, self.end, self.size
 
     @property
     def failed(self) -> bool:
@@ -174,7 +192,8 @@ class Journal:
             if self._written_end > self._end:
                 self._sync()
             self._start_segment()
-        assert self._file is not None
+        if self._file is None:
+            self._file = self._files.open(self._segments[-1].name)
         base = offset = self._written_end
         position = self._written_size
         parts: list[Buffer] = []
@@ -208,11 +227,12 @@ class Journal:
         assert self._file is not None
         self._file.sync()
         segment = self._segments[-1]
-        for offset, position in self._unsynced:
-            segment.index.add(offset, position)
+        with self._guard:
+            for offset, position in self._unsynced:
+                segment.index.add(offset, position)
+            self._end = self._written_end
+            segment.size = self._written_size
         self._unsynced.clear()
-        self._end = self._written_end
-        segment.size = self._written_size
         mark = Mark(self._written_size, self._end, self._time_ms)
         try:
             self._file.append([pack_mark(mark)])
@@ -222,7 +242,6 @@ class Journal:
             self._must_rotate = True
             return
         self._written_size += MARK_BYTES
-        segment.size = self._written_size
 
     def _start_segment(self) -> None:
         """A new segment at the durable end. What waits in `_tail` is its first content and becomes
@@ -243,12 +262,14 @@ class Journal:
             raise
         self._close_file()
         self._file = file
-        if self._segments and self._segments[-1].base == base:
-            self._segments.pop()
-        self._segments.append(fresh)
+        self._written_end = base + sum(batch.read_header(each).count for each in self._tail)
         self._written_size = fresh.size
-        self._written_end = self._end = base + sum(batch.read_header(t).count for t in self._tail)
         self._tail = []
+        with self._guard:
+            if self._segments and self._segments[-1].base == base:
+                self._segments.pop()
+            self._segments.append(fresh)
+            self._end = self._written_end
         self._must_rotate = False
 
     def _first_content(self, base: int) -> tuple[_Segment, list[Buffer]]:
@@ -298,8 +319,13 @@ class Journal:
             except OSError as error:
                 logger.warning("closing a segment: %s", error)
 
+    def rest(self) -> None:
+        """Give back the descriptor until the next append. Nothing unsynced may wait."""
+        if self._written_end == self._end:
+            self._close_file()
+
     def close(self) -> None:
-        """Give back the descriptor. Unsynced batches stay unacknowledged."""
+        """Give back the descriptor for good. Unsynced batches stay unacknowledged."""
         self._close_file()
         self._failed = True
 
@@ -307,6 +333,10 @@ class Journal:
 
     def locate(self, offset: int) -> Place | None:
         """Where to read `offset`; None at the end. OffsetTrimmed, OffsetBeyondEnd."""
+        with self._guard:
+            return self._locate(offset)
+
+    def _locate(self, offset: int) -> Place | None:
         if offset < self.start:
             raise OffsetTrimmed(
                 f"offset {offset} is no longer kept; the oldest is {self.start}",
@@ -325,10 +355,11 @@ class Journal:
 
     def install(self, place: Place, index: SparseIndex) -> None:
         """Keep the index made of an extent that `locate` gave."""
-        for segment in self._segments:
-            if segment.base == place.base and not segment.indexed:
-                index.extend(segment.index)
-                segment.index, segment.indexed = index, True
+        with self._guard:
+            for segment in self._segments:
+                if segment.base == place.base and not segment.indexed:
+                    index.extend(segment.index)
+                    segment.index, segment.indexed = index, True
 
     def read(self, offset: int, max_bytes: int) -> Chunk:
         """Batches from the one that holds `offset` on, at least one, else `max_bytes` at most; none
@@ -344,13 +375,11 @@ class Journal:
 
     def extents(self) -> list[tuple[int, Extent]]:
         """Every segment as base and extent: for `offset_at`."""
-        return [
-            (
-                segment.base,
-                Extent(segment.name, 0, segment.size, segment.base, self._end_of(number)),
-            )
-            for number, segment in enumerate(self._segments)
-        ]
+        with self._guard:
+            return [
+                (each.base, Extent(each.name, 0, each.size, each.base, self._end_of(number)))
+                for number, each in enumerate(self._segments)
+            ]
 
     def _segment_of(self, offset: int) -> int:
         low, high = 0, len(self._segments)
@@ -376,7 +405,8 @@ class Journal:
                 and self.size - self._segments[0].size >= keep_bytes
             ):
                 self._files.remove(self._segments[0].name)
-                del self._segments[0]
+                with self._guard:
+                    del self._segments[0]
                 removed = True
             if removed:
                 self._files.sync_dir()

@@ -4,9 +4,9 @@
 is."""
 
 import json
-import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 
 from sth_broker.private_files import write_private
@@ -15,8 +15,8 @@ PROFILE = "local"
 _TABLE = re.compile(r"^[ \t]*\[", re.MULTILINE)
 
 
-def config_path() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
+def config_path(environment: Mapping[str, str]) -> Path:
+    base = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
     return Path(base) / "sth" / "config.toml"
 
 

@@ -1,0 +1,97 @@
+"""Writes records behind the back of those who change them, in order, the newest value only.
+
+State changes come from notifications, which cannot wait for a disk; those who must know that a
+change is safe wait for `durable`."""
+
+import asyncio
+import logging
+
+from sth_broker.store.interface import Records
+from sth_protocol.errors import SthError
+from sth_protocol.model import Json
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
+
+
+class RecordWriter:
+    """One task that writes what changed since it last looked."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        # None: the record is to be deleted.
+        self._dirty: dict[str, Json | None] = {}
+        self._wanted = 0
+        self._written = 0
+        self._changed = asyncio.Event()
+        self._progress = asyncio.Condition()
+        self._failure: SthError | None = None
+        self._closing = False
+        self._task = asyncio.create_task(self._run(), name="record writer")
+
+    def put(self, key: str, value: Json) -> None:
+        """Have `value` written soon."""
+        self._change(key, value)
+
+    def delete(self, key: str) -> None:
+        """Have the record removed soon."""
+        self._change(key, None)
+
+    async def durable(self) -> None:
+        """Return when all that changed until now is on disk; StorageFailed if it refuses."""
+        target = self._wanted
+        async with self._progress:
+            await self._progress.wait_for(
+                lambda: self._written >= target or self._failure is not None
+            )
+        if self._written < target and self._failure is not None:
+            raise self._failure
+
+    async def close(self) -> None:
+        """Write the rest, once, and end."""
+        self._closing = True
+        self._changed.set()
+        await self._task
+
+    def _change(self, key: str, value: Json | None) -> None:
+        # Taken out first, so that the newest change is also the last in order.
+        self._dirty.pop(key, None)
+        self._dirty[key] = value
+        self._wanted += 1
+        self._failure = None
+        self._changed.set()
+
+    async def _run(self) -> None:
+        while not (self._closing and not self._dirty):
+            await self._changed.wait()
+            self._changed.clear()
+            batch, self._dirty, target = self._dirty, {}, self._wanted
+            try:
+                await self._write(batch)
+            except SthError as error:
+                # What is newer wins over what could not be written.
+                self._dirty = {**batch, **self._dirty}
+                logger.error("cannot write %d records: %s", len(batch), error)
+                await self._report(error)
+                if self._closing:
+                    return
+                await asyncio.sleep(RETRY_SECONDS)
+                self._changed.set()
+            else:
+                self._written = target
+                await self._report(None)
+
+    async def _write(self, batch: dict[str, Json | None]) -> None:
+        # Together, so that the store makes one commit of them.
+        await asyncio.gather(
+            *(
+                self._records.delete(key) if value is None else self._records.put(key, value)
+                for key, value in batch.items()
+            )
+        )
+
+    async def _report(self, failure: SthError | None) -> None:
+        async with self._progress:
+            self._failure = failure
+            self._progress.notify_all()

@@ -1,0 +1,138 @@
+"""A package from an HTTP body to the disk: written and hashed as it comes, then checked by another
+process, since the archive is somebody else's.
+
+A package exists only when it is complete and sound; anything else leaves no file behind."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from sth_broker.store.interface import Packages
+from sth_protocol.errors import BadPackage, Internal, TooLarge, from_wire
+from sth_protocol.model import Json
+
+logger = logging.getLogger(__name__)
+
+# What gathers before a thread is asked to write it.
+WRITE_BYTES = 1024 * 1024
+INSPECT_SECONDS = 30.0
+MAX_INSPECTION_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A complete, sound package in a temporary file. `package`: its package.json; `size`: bytes of
+    the archive."""
+
+    path: Path
+    sha256: str
+    size: int
+    package: Json
+
+
+class _HashedFile:
+    """Writes and hashes; used in threads."""
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("wb")
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            self._file.write(chunk)
+            self._hash.update(chunk)
+            self.size += len(chunk)
+
+    def finish(self) -> str:
+        self._file.close()
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@asynccontextmanager
+async def receive_package(
+    chunks: AsyncIterator[bytes], packages: Packages, *, max_bytes: int
+) -> AsyncIterator[Upload]:
+    """A whole package out of `chunks` (an error they raise ends it), to be moved into the store
+    within the context; what is still there at its end is removed. TooLarge, BadPackage."""
+    path = packages.temporary()
+    try:
+        sha256, size = await _write(chunks, path, max_bytes=max_bytes)
+        if size == 0:
+            raise BadPackage("the package is empty", hint="send a tar.gz with a package.json")
+        yield Upload(path=path, sha256=sha256, size=size, package=await inspect(path))
+    finally:
+        # Not in a thread: a cancelled request must not leave before it is done.
+        path.unlink(missing_ok=True)
+
+
+async def _write(chunks: AsyncIterator[bytes], path: Path, *, max_bytes: int) -> tuple[str, int]:
+    file = await asyncio.to_thread(_HashedFile, path)
+    try:
+        gathered: list[bytes] = []
+        gathered_bytes = received = 0
+        async for chunk in chunks:
+            gathered.append(chunk)
+            gathered_bytes += len(chunk)
+            received += len(chunk)
+            if received > max_bytes:
+                raise TooLarge(f"the package is larger than {max_bytes} bytes")
+            if gathered_bytes >= WRITE_BYTES:
+                await asyncio.to_thread(file.write, gathered)
+                gathered, gathered_bytes = [], 0
+        await asyncio.to_thread(file.write, gathered)
+        return await asyncio.to_thread(file.finish), file.size
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+async def inspect(path: Path) -> Json:
+    """The package.json in an archive; BadPackage and its kin say why it cannot be used."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "sth_sandbox.unpack", "inspect", str(path)),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(INSPECT_SECONDS):
+            output, complaint = await process.communicate()
+    except TimeoutError:
+        raise BadPackage("the archive takes too long to read") from None
+    finally:
+        if process.returncode is None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    return _inspection(output, complaint)
+
+
+def _inspection(output: bytes, complaint: bytes) -> Json:
+    try:
+        found = json.loads(output[:MAX_INSPECTION_BYTES])
+    except ValueError:
+        # It dies without a word when the archive drives it against its limits.
+        text = complaint.decode(errors="replace").strip()
+        logger.warning("the inspection of a package ended without an answer: %s", text[-2000:])
+        raise BadPackage("the archive cannot be read") from None
+    if isinstance(found, dict) and isinstance(found.get("error"), dict):
+        raise from_wire(found["error"])
+    if not isinstance(found, dict) or not isinstance(found.get("package"), dict):
+        raise Internal("the inspection of a package gave no package.json")
+    package: Json = found["package"]
+    try:
+        json.dumps(package, ensure_ascii=False).encode()
+    except ValueError:
+        raise BadPackage("package.json has text that is not Unicode") from None
+    return package

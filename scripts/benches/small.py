@@ -79,7 +79,7 @@ def idle() -> Iterator[Figure]:
         with system.client() as client:
             sequence = client.upload(pack("idle", PYTHON_SOURCE))
             instances = [client.start(sequence) for _ in range(IDLE_INSTANCES)]
-            processes = [client.health(each).process_id for each in instances]
+            processes = [client.health(each).process_id or 0 for each in instances]
         sizes = [smaps(each)["Pss"] for each in processes]
         yield _memory(f"idle Instance of {IDLE_INSTANCES}", "PSS", sum(sizes) // len(sizes), 4)
         began = time.perf_counter()

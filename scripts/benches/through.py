@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.benches.certificates import make_certificates
 from scripts.benches.load import Target, ping_pong, stream_through
 from scripts.benches.measure import MIB, Figure, alternate, percentile, smaps
+from scripts.benches.raw import raw_link
 from scripts.benches.sequences import PYTHON_LINES, PYTHON_PASS, pack
 from tests.support.system import System
 
@@ -22,52 +22,6 @@ LINE = b"x" * 99 + b"\n"
 LINES_BLOCK = LINE * 2500
 LINES_TIMES = 1200
 PINGS = 3000
-
-
-@contextlib.contextmanager
-def raw_tls(kind: str = "tls") -> Iterator["RawLink"]:
-    """A bare sender and receiver over mutually authenticated TLS on loopback."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        make_certificates(directory)
-        link = RawLink(directory, kind)
-        try:
-            yield link
-        finally:
-            link.close()
-
-
-class RawLink:
-    """`measure` returns bytes per second of one bare stream of 64 KiB writes."""
-
-    def __init__(self, directory: Path, kind: str) -> None:
-        self._command = [sys.executable, "-m", "scripts.benches.peers"]
-        self._directory, self._kind = directory, kind
-        self._receiver = subprocess.Popen(
-            [*self._command, f"receive-{kind}", str(directory)], stdout=subprocess.PIPE, text=True
-        )
-        self._port = self._line()
-
-    def measure(self, mebibytes: int = 512) -> float:
-        subprocess.run(
-            [
-                *self._command,
-                *(f"send-{self._kind}", str(self._directory), self._port, str(mebibytes)),
-            ],
-            check=True,
-        )
-        count, seconds = self._line().split()
-        return int(count) / float(seconds)
-
-    def _line(self) -> str:
-        assert self._receiver.stdout is not None
-        return self._receiver.stdout.readline().strip()
-
-    def close(self) -> None:
-        self._receiver.kill()
-        self._receiver.wait()
-        assert self._receiver.stdout is not None
-        self._receiver.stdout.close()
 
 
 @contextlib.contextmanager
@@ -91,7 +45,7 @@ def new_instance(system: System, name: str, source: str, *, language: str = "pyt
 
 def echo() -> Iterator[Figure]:
     size = len(ECHO_BLOCK) * ECHO_TIMES
-    with running_system() as system, raw_tls() as raw:
+    with running_system() as system, raw_link("tls") as raw:
 
         def ours() -> float:
             target = new_instance(system, "pass", PYTHON_PASS)

@@ -1,4 +1,4 @@
-"""The demonstration behind `./scripts/demo`: real processes, real data, and a check of each step."""
+"""The demonstration behind `./scripts/demo`: real processes, real data, each step checked."""
 
 import contextlib
 import hashlib
@@ -120,9 +120,13 @@ class Demo:
         )
         self._client.kill(reader)
 
-    def _start(self, example: str, hub: str, **topics: str) -> str:
+    def _start(
+        self, example: str, hub: str, *, input_topic: str = "", output_topic: str = ""
+    ) -> str:
         sequence = self._client.upload(EXAMPLES / example)
-        return self._client.start(sequence, hub=hub, **topics)
+        return self._client.start(
+            sequence, hub=hub, input_topic=input_topic, output_topic=output_topic
+        )
 
     def _stream(
         self,

@@ -15,8 +15,6 @@ from typing import Self
 
 DIAL_SECONDS = 1.0
 
-DIAL_SECONDS = 1.0
-
 _numbers = itertools.count(1)
 
 

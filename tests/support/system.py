@@ -204,7 +204,7 @@ class System:
     def join_agent(self, name: str, *, prefix: Sequence[str] = ()) -> Agent:
         """A machine that is joined, running and online."""
         agent = self.add_agent(name, prefix=prefix)
-        done = agent.join(self.client().create_join_token().token, "--name", name)
+        done = agent.join(self.client().make_join_token().token, "--name", name)
         assert done.returncode == 0, done.stderr
         agent.run()
         self.wait_for_hub(name)

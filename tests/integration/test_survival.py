@@ -1,0 +1,117 @@
+"""Agents, links and brokers that come and go while Instances live on."""
+
+import json
+import os
+import signal
+
+from tests.support import packages
+from tests.support.system import System
+from tests.support.waiting import wait_for
+
+from sth_client import Client
+
+
+def send_and_read(client: Client, instance: str, text: str) -> None:
+    client.send_input(instance, text.encode(), end=False)
+    received = b""
+    with client.output(instance) as output:
+        while len(received) < len(text):
+            received += next(output)
+    assert received.decode() == text
+
+
+def process_of(client: Client, instance: str) -> int:
+    found = client.health(instance).process_id
+    assert found
+    return found
+
+
+def test_instance_survives_the_agents_death(system: System) -> None:
+    agent = system.join_agent("edge")
+    client = system.client()
+    instance = client.start(client.upload(packages.python(packages.LINES)))
+    send_and_read(client, instance, "before\n")
+    process = process_of(client, instance)
+    agent.kill()
+    system.wait_for_hub("edge", "offline")
+    agent.run()
+    system.wait_for_hub("edge")
+    assert client.instance(instance).status == "running"
+    assert process_of(client, instance) == process
+    send_and_read(client, instance, "after\n")
+
+
+def test_output_written_while_the_agent_is_away_is_kept(system: System) -> None:
+    agent = system.join_agent("edge")
+    client = system.client()
+    source = """
+import asyncio
+
+async def run(context, input):
+    async for line in input:
+        for n in range(1000):
+            yield f"{n}\\n"
+"""
+    instance = client.start(client.upload(packages.python(source)))
+    client.send_input(instance, b"go\n", end=False)
+    agent.kill()
+    system.wait_for_hub("edge", "offline")
+    agent.run()
+    system.wait_for_hub("edge")
+    received = b""
+    with client.output(instance) as output:
+        while received.count(b"\n") < 1000:
+            received += next(output)
+    assert received == b"".join(b"%d\n" % n for n in range(1000))
+
+
+def test_instance_that_ends_while_the_agent_is_away_is_reported(system: System) -> None:
+    agent = system.join_agent("edge")
+    client = system.client()
+    instance = client.start(client.upload(packages.python(packages.LINES)))
+    process = process_of(client, instance)
+    agent.kill()
+    system.wait_for_hub("edge", "offline")
+    os.kill(process, signal.SIGKILL)
+    agent.run()
+    ended = wait_for(
+        "the end is known",
+        lambda: (found := client.instance(instance)).status == "errored" and found,
+    )
+    assert ended.exit_code == 137
+
+
+def test_instance_survives_the_brokers_restart(system: System) -> None:
+    system.join_agent("edge")
+    client = system.client()
+    instance = client.start(client.upload(packages.python(packages.LINES)))
+    send_and_read(client, instance, "before\n")
+    assert system.broker is not None
+    system.broker.popen.kill()
+    system.broker.end()
+    system.start_broker()
+    system.wait_for_hub("edge")
+    client = system.client()
+    assert client.instance(instance).status == "running"
+    send_and_read(client, instance, "after\n")
+
+
+def test_revoked_hub_is_cut_off_and_stays_so(system: System) -> None:
+    agent = system.join_agent("edge")
+    client = system.client()
+    hub = system.wait_for_hub("edge")
+    client.revoke_hub(hub)
+    wait_for(
+        "the link is cut",
+        lambda: all(each.status != "online" for each in client.hubs()),
+        seconds=2,
+    )
+    status = wait_for(
+        "the agent names the reason",
+        lambda: (
+            (done := agent.call("status", "--json")).stdout
+            and "REVOKED" in done.stdout
+            and done.stdout
+        ),
+    )
+    assert json.loads(status)

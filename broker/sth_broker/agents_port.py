@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestPayloadError
 
-from sth_broker.enrolment import EnrolRequest, Enrolment
+from sth_broker.enrolment import Enrolment, EnrolRequest
 from sth_broker.gateway import Gateway, HubLink, Peer
 from sth_broker.hub_record import Hub
 from sth_broker.hubs import HubRegistry
@@ -22,6 +23,7 @@ from sth_broker.pki import CertificateAuthority, IssuedCertificate, ServerCertif
 from sth_broker.tls_listener import TlsListener, server_context
 from sth_protocol.errors import (
     BadRequest,
+    BodyCut,
     Internal,
     MethodNotAllowed,
     NotFound,
@@ -84,7 +86,7 @@ class AgentsPort:
         server = self._runner.server
         assert server is not None
         self._listener = TlsListener(server, self._context)
-        await self._listener.start(listening)
+        self._listener.start(listening)
         self._renewing = asyncio.create_task(self._renew_certificate(), name="server certificate")
 
     async def close(self) -> None:
@@ -178,7 +180,7 @@ class AgentsPort:
         hub, fingerprint = self._presented(request)
         hub.check(fingerprint, now=self._clock())
         assert self._listener is not None
-        self._listener.adopt(request.transport)
+        self._listener.adopt(request.protocol)
 
         async def admit(hello: Hello) -> None:
             await self._hubs.admit(hub.hub_id, fingerprint, hello.hub)
@@ -272,6 +274,8 @@ async def _errors(
     except web.HTTPException as error:
         refused = BadRequest(error.text or error.reason)
         return web.json_response(refused.to_wire(), status=error.status)
+    except RequestPayloadError:
+        refused = BodyCut("the body is not what its header promised")
     except ConnectionError:
         raise
     except Exception:

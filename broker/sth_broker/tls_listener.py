@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from aiohttp import web
+
 logger = logging.getLogger(__name__)
 
 # X509_V_FLAG_NO_CHECK_TIME. OpenSSL would end the connection of an expired certificate without a
@@ -25,7 +27,11 @@ SHUTDOWN_SECONDS = 2.0
 UNLINKED_SECONDS = 30.0
 MAX_UNLINKED = 2048
 MAX_UNLINKED_PER_ADDRESS = 512
+ACCEPT_RETRY_SECONDS = 0.5
+# As many agents may dial at once when a broker comes back.
 _BACKLOG = 512
+
+Protocol = web.RequestHandler
 
 
 def server_context(certificate: Path, key: Path, authority_pem: str) -> ssl.SSLContext:
@@ -44,134 +50,91 @@ def server_context(certificate: Path, key: Path, authority_pem: str) -> ssl.SSLC
 class TlsListener:
     """Accepts connections, secures them, and gives each to a protocol of `factory`."""
 
-    def __init__(self, factory: Callable[[], asyncio.Protocol], context: ssl.SSLContext) -> None:
+    def __init__(self, factory: Callable[[], Protocol], context: ssl.SSLContext) -> None:
         self._factory = factory
         self._context = context
         self._loop = asyncio.get_running_loop()
-        self._server: asyncio.Server | None = None
+        self._listening: socket.socket | None = None
+        self._acceptor: asyncio.Task[None] | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
-        # Connections that are not links; an entry goes when its time is over, not before.
-        self._deadlines: dict[asyncio.BaseTransport, tuple[str, asyncio.TimerHandle]] = {}
+        # Connections that are not links. An entry goes when its time is over, even if the
+        # connection went before: so this also counts how often an address connects.
+        self._deadlines: dict[Protocol, tuple[str, asyncio.TimerHandle]] = {}
         self._unlinked: Counter[str] = Counter()
 
-    async def start(self, listening: socket.socket) -> None:
+    def start(self, listening: socket.socket) -> None:
         """Begin to accept on a bound socket, which is closed at the end."""
-        self._server = await self._loop.create_server(
-            lambda: _Arrival(self._arrived), sock=listening, backlog=_BACKLOG
-        )
+        listening.listen(_BACKLOG)
+        listening.setblocking(False)
+        self._listening = listening
+        self._acceptor = self._loop.create_task(self._accept(listening), name="agents' port")
 
     async def close(self) -> None:
         """Accept no more, and drop what is no link. Links are the gateway's to close."""
-        if self._server is not None:
-            self._server.close()
-        for task in self._handshakes:
+        tasks = [*self._handshakes, *([self._acceptor] if self._acceptor else [])]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._handshakes, return_exceptions=True)
-        for transport in list(self._deadlines):
-            self._drop(transport)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._listening is not None:
+            self._listening.close()
+        for protocol in list(self._deadlines):
+            self._drop(protocol)
 
-    def adopt(self, transport: asyncio.BaseTransport | None) -> None:
+    def adopt(self, protocol: Protocol) -> None:
         """The connection has become a link: it may stay."""
-        if transport is not None and transport in self._deadlines:
-            self._forget(transport)
+        self._forget(protocol)
 
-    def _arrived(self, transport: asyncio.Transport) -> None:
-        peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else "unknown"
-        if (
-            self._unlinked.total() >= MAX_UNLINKED
-            or self._unlinked[address] >= MAX_UNLINKED_PER_ADDRESS
-        ):
-            logger.warning("%s: too many connections at once; one is dropped", address)
-            transport.abort()
-            return
-        # Not a byte before the handshake wants it.
-        transport.pause_reading()
-        self._watch(transport, address)
-        task = self._loop.create_task(self._secure(transport, address), name="TLS handshake")
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            try:
+                accepted, peer = await self._loop.sock_accept(listening)
+            except OSError as error:
+                # Descriptors have run out, perhaps; those that wait are taken when some are free.
+                logger.error("no connection can be accepted: %s", error)
+                await asyncio.sleep(ACCEPT_RETRY_SECONDS)
+                continue
+            address = str(peer[0])
+            if (
+                self._unlinked.total() >= MAX_UNLINKED
+                or self._unlinked[address] >= MAX_UNLINKED_PER_ADDRESS
+            ):
+                logger.warning("%s: too many connections at once; one is dropped", address)
+                accepted.close()
+                continue
+            task = self._loop.create_task(self._secure(accepted, address), name="TLS handshake")
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
 
-    async def _secure(self, plain: asyncio.Transport, address: str) -> None:
-        early = _Early()
+    async def _secure(self, accepted: socket.socket, address: str) -> None:
+        protocol = self._factory()
+        timer = self._loop.call_later(UNLINKED_SECONDS, self._drop, protocol)
+        self._deadlines[protocol] = (address, timer)
+        self._unlinked[address] += 1
         try:
-            secured = await self._loop.start_tls(
-                plain,
-                early,
-                self._context,
-                server_side=True,
+            await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                accepted,
+                ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_SECONDS,
                 ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )
         except (OSError, TimeoutError) as error:
             _log_failure(address, error)
-            secured = None
-        finally:
-            self._forget(plain)
-        if secured is None:
-            plain.abort()
+
+    def _forget(self, protocol: Protocol) -> None:
+        known = self._deadlines.pop(protocol, None)
+        if known is None:
             return
-        self._watch(secured, address)
-        early.hand_over(secured, self._factory())
-
-    def _watch(self, transport: asyncio.BaseTransport, address: str) -> None:
-        timer = self._loop.call_later(UNLINKED_SECONDS, self._drop, transport)
-        self._deadlines[transport] = (address, timer)
-        self._unlinked[address] += 1
-
-    def _forget(self, transport: asyncio.BaseTransport) -> None:
-        address, timer = self._deadlines.pop(transport)
+        address, timer = known
         timer.cancel()
         self._unlinked[address] -= 1
         if not self._unlinked[address]:
             del self._unlinked[address]
 
-    def _drop(self, transport: asyncio.BaseTransport) -> None:
-        self._forget(transport)
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.abort()
-
-
-class _Arrival(asyncio.Protocol):
-    """A connection before its handshake."""
-
-    def __init__(self, arrived: Callable[[asyncio.Transport], None]) -> None:
-        self._arrived = arrived
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._arrived(transport)
-
-
-class _Early(asyncio.Protocol):
-    """Keeps what comes between the end of the handshake and the moment at which we hear of it: a
-    client sends its request along with its last message of the handshake."""
-
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._has_eof = False
-        self._lost: tuple[Exception | None] | None = None
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-
-    def eof_received(self) -> bool:
-        self._has_eof = True
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._lost = (exc,)
-
-    def hand_over(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
-        """From now on the connection is `protocol`'s, which hears all that has happened."""
-        transport.set_protocol(protocol)
-        protocol.connection_made(transport)
-        if self._data:
-            protocol.data_received(bytes(self._data))
-        if self._has_eof:
-            protocol.eof_received()
-        if self._lost is not None:
-            protocol.connection_lost(self._lost[0])
+    def _drop(self, protocol: Protocol) -> None:
+        self._forget(protocol)
+        if protocol.transport is not None:
+            protocol.transport.abort()
 
 
 def _log_failure(address: str, error: Exception) -> None:

@@ -394,25 +394,31 @@ class Journal:
 
     # -- retention
 
-    def trim(self, before: int, *, keep_bytes: int = 0) -> int:
-        """Remove whole segments that end at or before `before`, the oldest first, as long as
-        `keep_bytes` are left; the new start. The last segment stays. StorageFailed."""
+    def trim(self, before: int, *, down_to: int = 0) -> int:
+        """Remove whole segments that end at or before `before`, the oldest first, until at most
+        `down_to` bytes are left; the new start. StorageFailed."""
         removed = False
         try:
-            while (
-                len(self._segments) > 1
-                and self._end_of(0) <= before
-                and self.size - self._segments[0].size >= keep_bytes
-            ):
-                self._files.remove(self._segments[0].name)
-                with self._guard:
-                    del self._segments[0]
+            while self.size > down_to and self._drop_oldest(before):
                 removed = True
             if removed:
                 self._files.sync_dir()
         except OSError as error:
             raise _storage_failed("refused to remove a segment", error) from error
         return self.start
+
+    def _drop_oldest(self, before: int) -> bool:
+        if not self._segments or self._end_of(0) > before:
+            return False
+        if len(self._segments) == 1:
+            # The last one holds the end, so an empty one takes its place first.
+            if self._failed or self._written_end > self._end or self.start == self._end:
+                return False
+            self._start_segment()
+        self._files.remove(self._segments[0].name)
+        with self._guard:
+            del self._segments[0]
+        return True
 
 
 def _storage_failed(what: str, error: OSError) -> StorageFailed:

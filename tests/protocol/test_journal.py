@@ -185,17 +185,30 @@ def test_journal_trims_the_oldest_whole_segments() -> None:
     with pytest.raises(OffsetTrimmed):
         journal.read(3, 1)
     assert texts(journal, 4) == expected(6)[4:]
-    assert journal.trim(100) == 10
+    assert journal.trim(11) == 10
     again = Journal.open(files)
     assert (again.start, again.end) == (10, 12)
 
 
-def test_journal_trims_no_further_than_the_bytes_to_keep() -> None:
+def test_journal_trimmed_of_everything_keeps_its_end() -> None:
+    files = SimulatedFiles()
+    journal = filled(files)
+    assert journal.trim(12) == 12
+    assert journal.trim(12) == 12
+    files.power_cut(lambda _: 0)
+    again = Journal.open(files)
+    assert (again.start, again.end) == (12, 12)
+    again.append([lines("more")], time_ms=0)
+    again.sync()
+    assert texts(again, 12) == ["more"]
+
+
+def test_journal_trims_no_further_than_asked() -> None:
     journal = filled(SimulatedFiles(), segment_bytes=1)
-    keep = journal.size // 2
-    journal.trim(12, keep_bytes=keep)
-    assert keep <= journal.size < keep + journal.size // 2
-    assert journal.start > 0
+    size, segment = journal.size, journal.size // 6
+    journal.trim(12, down_to=size // 2)
+    assert size // 2 - segment < journal.size <= size // 2
+    assert (journal.start, journal.end) == (6, 12)
 
 
 def test_journal_failed_sync_closes_it_until_recovered() -> None:

@@ -125,12 +125,12 @@ class MemoryTopics:
                 return header.base_offset
         return messages.end
 
-    async def trim(self, log: str, before: int, *, keep_bytes: int = 0) -> Bounds:
+    async def trim(self, log: str, before: int, *, down_to: int = 0) -> Bounds:
         messages = self._logs.get(check_log_name(log), _Messages())
         size = sum(map(len, messages.messages))
         while messages.messages:
             header = batch.read_header(messages.messages[0])
-            if header.next_offset > before or size - header.size < keep_bytes:
+            if header.next_offset > before or size <= down_to:
                 break
             del messages.messages[0], messages.bases[0]
             messages.start = header.next_offset

@@ -91,9 +91,9 @@ class Topics(Protocol):
         """The first offset of a batch stored at `time_ms` or later; the end if there is none."""
         ...
 
-    async def trim(self, log: str, before: int, *, keep_bytes: int = 0) -> Bounds:
-        """Let go of what stands before `before`, the oldest first, as far as the engine can do it
-        cheaply and not more than leaves `keep_bytes`. The bounds after it."""
+    async def trim(self, log: str, before: int, *, down_to: int = 0) -> Bounds:
+        """Let go of what stands before `before`, the oldest first, until at most `down_to` bytes
+        are left; in the pieces that the engine can let go of. The bounds after it."""
         ...
 
     async def bounds(self, log: str) -> Bounds:

@@ -126,9 +126,9 @@ class SegmentTopics:
     async def bounds(self, log: str) -> Bounds:
         return await self._on_reader(self._bounds, check_log_name(log))
 
-    async def trim(self, log: str, before: int, *, keep_bytes: int = 0) -> Bounds:
+    async def trim(self, log: str, before: int, *, down_to: int = 0) -> Bounds:
         name = check_log_name(log)
-        return await self._on_writer(lambda: self._trim(name, before, keep_bytes))
+        return await self._on_writer(lambda: self._trim(name, before, down_to))
 
     async def delete(self, log: str) -> None:
         name = check_log_name(log)
@@ -241,11 +241,11 @@ class SegmentTopics:
             oldest.journal.rest()
             del self._awake[name]
 
-    def _trim(self, name: str, before: int, keep_bytes: int) -> Bounds:
+    def _trim(self, name: str, before: int, down_to: int) -> Bounds:
         log = self._log(name)
         if log is None:
             return Bounds(0, 0, 0)
-        log.journal.trim(before, keep_bytes=keep_bytes)
+        log.journal.trim(before, down_to=down_to)
         return Bounds(*log.journal.bounds())
 
     def _delete(self, name: str) -> None:

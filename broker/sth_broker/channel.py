@@ -206,6 +206,11 @@ class Channel:
                 raise copy.copy(self._error)
             await self._moved.wait()
 
+    @property
+    def consumed_by_peer(self) -> int:
+        """How many of the bytes written the agent has consumed, as far as it has told."""
+        return self._consumed_by_peer
+
     def finish(self) -> None:
         """Write no more; the agent learns it after what was written. May be called again."""
         if self._finished or self._error is not None:

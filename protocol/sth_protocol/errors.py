@@ -7,7 +7,8 @@
     │   └── JoinTokenMalformed
     ├── Unauthorized          no token, or not a valid one
     ├── Forbidden             a valid token that may not do this
-    │   └── Revoked           an identity that was taken back
+    │   ├── Revoked           an identity that was taken back
+    │   └── CertificateExpired
     ├── NotFound              not there, or not yours: the answer is the same
     ├── MethodNotAllowed
     ├── NotAcceptable
@@ -22,6 +23,7 @@
     ├── InstanceFailed        the program ended with an error
     ├── TopicFull
     ├── SequenceGap           a producer skipped or overlapped records
+    ├── ProducerFenced        a newer epoch of that producer has published
     ├── OffsetTrimmed, OffsetBeyondEnd
     ├── Corrupt               stored bytes do not match their checksum
     ├── StorageFailed         the disk refused
@@ -180,6 +182,12 @@ class TopicFull(SthError):
 
 class SequenceGap(SthError):
     code = "SEQUENCE_GAP"
+    http_status = 409
+    exit_code = 5
+
+
+class ProducerFenced(SthError):
+    code = "PRODUCER_FENCED"
     http_status = 409
     exit_code = 5
 

@@ -59,9 +59,13 @@ def unpack_all(data: bytes) -> Iterator[Any]:
         max_ext_len=0,
     )
     unpacker.feed(data)
+    # The place after the last whole value: the unpacker itself moves on into one that is cut.
+    whole = 0
     try:
-        yield from unpacker
+        for value in unpacker:
+            whole = unpacker.tell()
+            yield value
     except (ValueError, TypeError, msgpack.exceptions.UnpackException, RecursionError) as error:
         raise BadFrame(f"not msgpack: {type(error).__name__} {error}"[:200]) from None
-    if unpacker.tell() != len(data):
+    if whole != len(data):
         raise BadFrame("cut in the middle of a value")

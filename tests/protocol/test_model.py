@@ -1,0 +1,93 @@
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sth_protocol import codec
+from sth_protocol.errors import BadFrame
+from sth_protocol.model import HubInfo, InstanceReport, StartSpec, from_map, to_map
+
+HUB = HubInfo(
+    name="hub-1",
+    agent_version="0.1.0",
+    arch="aarch64",
+    os="Debian 12",
+    python="3.11.2",
+    sandbox={"seccomp": {"state": "on"}},
+    labels={"room": "7"},
+)
+SPEC = StartSpec(
+    instance="i" * 36,
+    sequence="s",
+    sha256="0" * 64,
+    language="python",
+    main="main.py",
+    args=[1, "two", {"three": 3}],
+)
+REPORT = InstanceReport(instance="i" * 36, sequence="s", state="running", started_ms=17)
+
+
+@pytest.mark.parametrize("value", [HUB, SPEC, REPORT], ids=lambda value: type(value).__name__)
+def test_model_comes_back_from_the_wire_as_it_was(value: object) -> None:
+    assert from_map(type(value), codec.unpack(codec.pack(to_map(value)))) == value
+
+
+def test_model_fills_defaults_and_ignores_what_a_newer_peer_adds() -> None:
+    report = from_map(
+        InstanceReport,
+        {"instance": "i", "sequence": "s", "state": "running", "added_later": [1]},
+    )
+    assert report == InstanceReport("i", "s", "running")
+    assert report.exit_code == -1
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("instance", 7),
+        ("instance", None),
+        ("state", "sleeping"),
+        ("state", ["running"]),
+        ("started_ms", True),
+        ("started_ms", 1.5),
+        ("error", []),
+    ],
+)
+def test_model_refuses_a_field_that_does_not_fit_and_names_it(field: str, value: object) -> None:
+    values = {"instance": "i", "sequence": "s", "state": "running", field: value}
+    with pytest.raises(BadFrame, match=rf"InstanceReport\.{field}"):
+        from_map(InstanceReport, values)
+
+
+@pytest.mark.parametrize("labels", [{"a": 1}, {1: "a"}, ["a"]])
+def test_model_refuses_what_is_wrong_inside_a_map(labels: object) -> None:
+    with pytest.raises(BadFrame, match="labels"):
+        from_map(HubInfo, {**to_map(HUB), "labels": labels})
+
+
+def test_model_refuses_a_missing_field_and_names_it() -> None:
+    with pytest.raises(BadFrame, match=r"StartSpec\.sha256 is missing"):
+        from_map(StartSpec, {"instance": "i", "sequence": "s"})
+
+
+@pytest.mark.parametrize("values", [None, [], 7, "text", b"bytes"])
+def test_model_refuses_what_is_no_map(values: object) -> None:
+    with pytest.raises(BadFrame, match="a map is needed"):
+        from_map(StartSpec, values)
+
+
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.binary()),
+    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(to_map(SPEC))), VALUES))
+def test_model_answers_any_map_with_a_value_or_bad_frame(changes: dict[str, Any]) -> None:
+    try:
+        spec = from_map(StartSpec, {**to_map(SPEC), **changes})
+    except BadFrame:
+        return
+    assert to_map(spec) == {**to_map(SPEC), **changes}

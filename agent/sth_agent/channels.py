@@ -58,6 +58,11 @@ class Channel:
         """Bytes that may be sent now without piling up; may be negative."""
         return self._mux.sendable(self.number)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing moves on it any more, in either direction."""
+        return self.number not in self._mux.channels()
+
     def finish(self) -> None:
         """Send no more after what is queued."""
         self._mux.finish(self.number)

@@ -32,7 +32,7 @@ class StateDirectory:
 
     @property
     def temporary(self) -> Path:
-        """Packages on their way to the spawner; emptied at start."""
+        """Packages on their way to the spawner, as files without a name."""
         return self.path / "temporary"
 
     @property

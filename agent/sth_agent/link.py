@@ -1,14 +1,15 @@
 """One link: a websocket and the session that it carries for a while.
 
-There is one writer, `_flush`, which runs once in an iteration of the loop however many intents there
-were, straight from a callback: no task stands between an Instance and the transport. The reader only
-dispatches. The link tells a dead peer from a silent one, and its owner why it ended.
+There is one writer, `_flush`, which runs once in an iteration of the loop however many intents
+there were, straight from a callback: no task stands between an Instance and the transport. The
+reader only dispatches. The link tells a dead peer from a silent one, and its owner why it ended.
 """
 
 import asyncio
 import logging
 import random
 import ssl
+from collections import deque
 
 from sth_agent import websocket
 from sth_agent.addresses import Address
@@ -16,8 +17,8 @@ from sth_agent.session import Session
 from sth_agent.websocket import WebSocket
 from sth_protocol import handshake
 from sth_protocol.errors import ProtocolError, SessionLost, SthError, TimedOut, Unreachable
+from sth_protocol.frames import DATA_CUT
 from sth_protocol.handshake import Close, Hello, Welcome
-from sth_protocol.mux import QUANTUM
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,9 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._socket: WebSocket | None = None
         self._session: Session | None = None
-        self._early: asyncio.Queue[bytes] = asyncio.Queue()
+        # What came before a session is carried: the broker may go on right after its WELCOME.
+        self._early: deque[bytes] = deque()
+        self._spoken = asyncio.Event()
         self._ended: asyncio.Future[SthError] = self._loop.create_future()
         self._flush_scheduled = False
         self._report_timer: asyncio.TimerHandle | None = None
@@ -54,22 +57,16 @@ class Link:
         """Say HELLO; the broker's WELCOME, or the error with which it closes the link."""
         assert self._socket is not None
         self._socket.send(handshake.encode_hello(hello))
-        message = asyncio.ensure_future(self._early.get())
         try:
-            await asyncio.wait(
-                [message, self._ended],
-                timeout=WELCOME_TIMEOUT,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not message.done():
-                raise (
-                    self._ended.result()
-                    if self._ended.done()
-                    else TimedOut(f"the broker did not say WELCOME within {WELCOME_TIMEOUT:.0f} s")
-                )
-            answer = handshake.decode_answer(message.result())
-        finally:
-            message.cancel()
+            async with asyncio.timeout(WELCOME_TIMEOUT):
+                await self._spoken.wait()
+        except TimeoutError:
+            raise TimedOut(
+                f"the broker did not say WELCOME within {WELCOME_TIMEOUT:.0f} s"
+            ) from None
+        if not self._early:
+            raise self._ended.result()
+        answer = handshake.decode_answer(self._early.popleft())
         if isinstance(answer, Close):
             raise answer.error()
         return answer
@@ -82,8 +79,8 @@ class Link:
         self._heartbeat = heartbeat
         self._heard = self._asked = self._loop.time()
         self._beat()
-        while not self._early.empty() and not self._ended.done():
-            self._receive(self._early.get_nowait())
+        while self._early and not self._ended.done():
+            self._receive(self._early.popleft())
         self.wake()
 
     async def wait_ended(self) -> SthError:
@@ -111,7 +108,8 @@ class Link:
         if self._ended.done():
             return
         if self._session is None:
-            self._early.put_nowait(message)
+            self._early.append(message)
+            self._spoken.set()
             return
         self._receive(message)
         if self._report_timer is None:
@@ -149,7 +147,7 @@ class Link:
             return
         mux = session.mux
         while not socket.congested and mux.has_outgoing:
-            for message in mux.take_outgoing(QUANTUM):
+            for message in mux.take_outgoing(DATA_CUT):
                 socket.send(message)
 
     def _report(self) -> None:
@@ -181,6 +179,7 @@ class Link:
         if self._ended.done():
             return
         self._ended.set_result(error)
+        self._spoken.set()
         if self._session is not None:
             self._session.wake = _ignore
             self._session.mux.detach()

@@ -1,4 +1,4 @@
-"""Where the frames of an Instance's output stand in its socket, found in the bytes as they are peeked.
+"""Where the frames of an Instance's output stand in its socket, found in the peeked bytes.
 
 Pure. Two positions matter and must not be confused: the socket position counts every byte of the
 socket from the first that was peeked, headers included; the stream offset counts payload only, and
@@ -7,10 +7,18 @@ is the runner's own.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sth_sandbox.runners import frames
 from sth_sandbox.runners.frames import Header
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A place inside a frame: `taken` bytes of its payload stand before it."""
+
+    header: Header
+    taken: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,20 +32,34 @@ class Piece:
     last: bool
     position: int
 
+    @property
+    def end(self) -> int:
+        """The stream offset after it. Only DATA is part of the stream."""
+        return self.offset + (len(self.data) if self.header.type == frames.DATA else 0)
 
-class OutputWalker:
-    """Peeked bytes in, pieces of payload out; nothing but a cut header is ever copied."""
-
-    def __init__(self) -> None:
-        self.position = 0
-        self._head = bytearray()
-        self._header: Header | None = None
-        self._taken = 0
+    def without(self, count: int) -> "Piece":
+        """The same without its first bytes."""
+        return replace(self, data=self.data[count:], offset=self.offset + count)
 
     @property
-    def current(self) -> Header | None:
-        """The header of the frame that is not whole yet."""
-        return self._header
+    def cut(self) -> Cut | None:
+        """The place after it, if that is inside a frame."""
+        if self.last:
+            return None
+        return Cut(self.header, self.offset + len(self.data) - self.header.offset)
+
+
+class OutputWalker:
+    """Peeked bytes in, pieces of payload out; nothing but a cut header is ever copied.
+
+    `position`: of the socket, where peeking begins; `inside`: the frame in which it begins.
+    """
+
+    def __init__(self, *, position: int = 0, inside: Cut | None = None) -> None:
+        self.position = position
+        self._head = bytearray()
+        self._header = inside.header if inside else None
+        self._taken = inside.taken if inside else 0
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """The pieces in `data`, which follows what was fed before. frames.FrameError for what is no
@@ -76,23 +98,35 @@ class OutputWalker:
         return begin + count
 
 
-class Marks:
-    """Up to where the socket may be emptied when the stream was consumed up to some offset.
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place up to which the socket may be emptied once the stream is consumed to `offset`.
+    `cut`: it stands inside a frame."""
 
-    Only whole frames are emptied out: a successor of this process has to find a header first.
+    offset: int
+    position: int
+    cut: Cut | None = None
+
+
+class Marks:
+    """The places up to which the socket may be emptied, in their order.
+
+    They are the ends of frames, so that a successor of this process finds a header first. Only in a
+    frame that is larger than the socket's buffer there are others.
     """
 
     def __init__(self) -> None:
-        self._marks: deque[tuple[int, int]] = deque()
+        self._marks: deque[Mark] = deque()
 
-    def add(self, offset: int, position: int) -> None:
-        """A frame ends at this offset of the stream and this position of the socket."""
-        self._marks.append((offset, position))
+    def add(self, mark: Mark) -> None:
+        self._marks.append(mark)
 
-    def reached(self, consumed: int) -> int | None:
-        """The socket position of the last whole frame before `consumed`; None if there is no new
-        one."""
-        position = None
-        while self._marks and self._marks[0][0] <= consumed:
-            position = self._marks.popleft()[1]
-        return position
+    def reached(self, consumed: int) -> Mark | None:
+        """The last place before `consumed`; None if there is no new one."""
+        mark = None
+        while self._marks and self._marks[0].offset <= consumed:
+            mark = self._marks.popleft()
+        return mark
+
+    def clear(self) -> None:
+        self._marks.clear()

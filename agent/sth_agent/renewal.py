@@ -19,7 +19,6 @@ from sth_protocol.errors import SthError
 logger = logging.getLogger(__name__)
 
 JITTER = 0.1
-# A wall clock may be set: it is looked at again now and then.
 LONGEST_WAIT = 3600.0
 
 
@@ -32,17 +31,19 @@ def due(identity: Identity, uniform: Callable[[float, float], float]) -> float:
 async def renew_for_ever(connector: Connector, store: IdentityStore) -> None:
     """Until cancelled."""
     backoff = Backoff(random.uniform, first=1.0, longest=600.0)
+    identity, moment = connector.identity, due(connector.identity, random.uniform)
     while True:
-        identity = connector.identity
-        moment = due(identity, random.uniform)
-        while connector.identity is identity and (delay := moment - time.time()) > 0:
-            await asyncio.sleep(min(delay, LONGEST_WAIT))
         if connector.identity is not identity:
+            identity, moment = connector.identity, due(connector.identity, random.uniform)
+        delay = moment - time.time()
+        if delay > 0:
+            # The clock may be set, or another identity take the place of this one meanwhile.
+            await asyncio.sleep(min(delay, LONGEST_WAIT))
             continue
         try:
             await _renew(connector, store, identity)
             backoff.succeeded()
-        except (SthError, TimeoutError) as error:
+        except SthError as error:
             logger.info("the certificate could not be renewed: %s", error)
         # Also after a success: the candidate has to connect before it is the identity.
         await asyncio.sleep(backoff.next_delay())
@@ -55,7 +56,7 @@ async def _renew(connector: Connector, store: IdentityStore, identity: Identity)
     key_file = store.request_key("renewal")
     key_file.unlink(missing_ok=True)
     csr = await asyncio.to_thread(request_certificate, key_file)
-    answer = await session.request("identity.renew", csr=csr)
+    answer = await session.ask("identity.renew", csr=csr)
     issued = await asyncio.to_thread(enrolment.renewed, identity, answer)
     candidate = store.add(key_file, issued)
     key_file.unlink(missing_ok=True)

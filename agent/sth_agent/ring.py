@@ -1,4 +1,4 @@
-"""The last bytes of a stream that nobody may have read yet: the oldest give way, and are counted."""
+"""The last bytes of a stream that nobody may have read: the oldest give way, and are counted."""
 
 
 class Ring:

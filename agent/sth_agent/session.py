@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sth_agent.channels import Channel, ChannelUser
 from sth_protocol import control
 from sth_protocol.control import Answer, Notice, Request, Requests
-from sth_protocol.errors import Internal, SessionLost, SthError, from_wire
+from sth_protocol.errors import Internal, SessionLost, SthError, TimedOut, from_wire
 from sth_protocol.events import (
     Accepted,
     Closed,
@@ -72,19 +72,24 @@ class Session:
         self._wake()
         return channel
 
-    async def request(self, kind: str, **fields: object) -> Json:
-        """Ask the broker; its error is raised. SessionLost when the answer cannot come any more,
-        TimeoutError after REQUEST_TIMEOUT."""
+    def ask(self, kind: str, **fields: object) -> Awaitable[Json]:
+        """Ask the broker, now; its error is raised when the answer is awaited, which has to be
+        done. SessionLost when it cannot come any more, TimedOut after REQUEST_TIMEOUT."""
         if self.lost:
             raise SessionLost("the session with the broker is lost")
         number, message = self._requests.request(kind, **fields)
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
+        self.mux.control(message)
+        self._wake()
+        return self._answered(kind, number, answer)
+
+    async def _answered(self, kind: str, number: int, answer: asyncio.Future[Json]) -> Json:
         try:
-            self.mux.control(message)
-            self._wake()
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 return await answer
+        except TimeoutError:
+            raise TimedOut(f"the broker did not answer to {kind}") from None
         finally:
             self._answers.pop(number, None)
             self._requests.forget(number)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 REQUEST_TIMEOUT = 60.0
 START_TIMEOUT = 60.0
+UNPACK_TIMEOUT = 300.0
 
 Json = dict[str, Any]
 
@@ -68,6 +69,18 @@ class Listed:
     exit: Exit | None
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process with its streams. `path`: of the package as the program sees it; `sandbox`: what
+    holds for this Instance; `stdin_closed`: its descriptor leads nowhere."""
+
+    pid: int
+    path: str
+    sandbox: Json
+    stdin_closed: bool
+    streams: Descriptors
+
+
 class SpawnerGone(StreamFailed):
     """The spawner has ended, and all Instances with it."""
 
@@ -112,12 +125,17 @@ class SpawnerClient:
         gone: Callable[[], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._connection = connection
         self._exited = exited
         self._gone = gone
         self._next_id = 0
         self._answers: dict[int, asyncio.Future[tuple[Json, list[int]]]] = {}
         self._unsent: deque[tuple[Json, list[int]]] = deque()
+        self._closed = True
+        self.use(connection)
+
+    def use(self, connection: socket.socket) -> None:
+        """Talk over this connection from now on: the first one, or one to a new spawner."""
+        self._connection = connection
         self._closed = False
         connection.setblocking(False)
         self._loop.add_reader(connection.fileno(), self._readable)
@@ -150,19 +168,19 @@ class SpawnerClient:
 
     async def unpack(self, sha256: str, package: int) -> None:
         """Hash and unpack a package. Its descriptor stays the caller's."""
-        await self._request("unpack", [package], sha256=sha256)
+        await self._ask("unpack", [package], UNPACK_TIMEOUT, {"sha256": sha256})
 
-    async def start(self, **fields: object) -> tuple[int, Descriptors]:
-        """Start an Instance: its process id and its streams, which become the caller's."""
-        answer, descriptors = await self._request("start", **fields)
-        return int(answer.get("pid") or 0), _streams(descriptors)
+    async def start(self, **fields: object) -> Started:
+        """Start an Instance; its streams become the caller's."""
+        answer, descriptors = await self._ask("start", (), REQUEST_TIMEOUT, fields)
+        return _started(answer, descriptors)
 
-    async def attach(self, instance: str) -> tuple[int, Descriptors]:
-        """The streams of an Instance that another agent started."""
+    async def attach(self, instance: str) -> Started:
+        """An Instance that another agent started; its streams become the caller's."""
         answer, descriptors = await self._request("attach", instance=instance)
-        return int(answer.get("pid") or 0), _streams(descriptors)
+        return _started(answer, descriptors)
 
-    async def list(self) -> list[Listed]:
+    async def list_instances(self) -> list[Listed]:
         """All Instances that the spawner remembers."""
         found: list[Listed] = []
         after = ""
@@ -190,25 +208,26 @@ class SpawnerClient:
 
     async def shutdown(self, grace_ms: int) -> None:
         """Stop all Instances, then the spawner."""
-        await self._request(
-            "shutdown", timeout=REQUEST_TIMEOUT + grace_ms / 1000, grace_ms=grace_ms
-        )
+        timeout = REQUEST_TIMEOUT + grace_ms / 1000
+        await self._ask("shutdown", (), timeout, {"grace_ms": grace_ms})
 
     # -- packets -------------------------------------------------------------------------------
 
-    async def _request(
+    async def _request(self, operation: str, **fields: object) -> tuple[Json, list[int]]:
+        return await self._ask(operation, (), REQUEST_TIMEOUT, fields)
+
+    async def _ask(
         self,
         operation: str,
-        descriptors: Sequence[int] = (),
-        *,
-        timeout: float = REQUEST_TIMEOUT,
-        **fields: object,
+        descriptors: Sequence[int],
+        timeout: float,
+        fields: Mapping[str, object],
     ) -> tuple[Json, list[int]]:
         if self._closed:
             raise SpawnerGone("the spawner has ended")
         self._next_id += 1
         number = self._next_id
-        answer = self._loop.create_future()
+        answer: asyncio.Future[tuple[Json, list[int]]] = self._loop.create_future()
         self._answers[number] = answer
         # The caller may close its own before the packet is sent.
         copies = [os.dup(each) for each in descriptors]
@@ -280,8 +299,14 @@ class SpawnerClient:
         self._gone()
 
 
-def _streams(descriptors: list[int]) -> Descriptors:
+def _started(answer: Json, descriptors: list[int]) -> Started:
     if len(descriptors) != 7:
         packets.close_all(descriptors)
         raise StreamFailed(f"the spawner handed out {len(descriptors)} descriptors of 7")
-    return Descriptors(*descriptors)
+    return Started(
+        pid=int(answer.get("pid") or 0),
+        path=str(answer.get("path") or ""),
+        sandbox={"sandboxed": answer.get("sandboxed"), "limits": answer.get("limits") or {}},
+        stdin_closed="stdin" in (answer.get("closed") or ()),
+        streams=Descriptors(*descriptors),
+    )

@@ -194,7 +194,7 @@ def _json_object(body: bytes | bytearray | None) -> dict[str, Any]:
 async def connect(
     address: Address, path: str, *, context: ssl.SSLContext, receiver: Receiver
 ) -> WebSocket:
-    """An open websocket. Unreachable, in one of its kinds, or the error that the broker answered."""
+    """An open websocket. Unreachable in one of its kinds, or the error that the broker answered."""
     loop = asyncio.get_running_loop()
     created: list[WebSocket] = []
 

@@ -12,12 +12,12 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from sth_sandbox.actions import SetupFailed
 from sth_sandbox.children import Child
 from sth_sandbox.errors import SandboxError, bad_request, corrupt, insufficient, refused, too_large
 from sth_sandbox.loop import Loop, Timer
 from sth_sandbox.packets import close_all
 from sth_sandbox.plans import Machine, unpack_plan, unpack_user
-from sth_sandbox.steps import SetupFailed
 
 logger = logging.getLogger(__name__)
 

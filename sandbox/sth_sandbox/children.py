@@ -5,8 +5,8 @@ import os
 import signal
 from collections.abc import Callable
 
+from sth_sandbox.actions import SetupFailed
 from sth_sandbox.loop import READ, Loop
-from sth_sandbox.steps import SetupFailed
 from sth_sandbox.zygote import Plan, check_report, launch
 
 logger = logging.getLogger(__name__)

@@ -3,7 +3,6 @@
 Looked up once, when the spawner starts.
 """
 
-import importlib.machinery
 import os
 import shutil
 import subprocess
@@ -89,12 +88,6 @@ def find_node(given: str = "") -> str:
         return ""
     path = os.path.realpath(os.fsdecode(answer.stdout).strip())
     return path if _is_binary(path) else ""
-
-
-def sources_are_plain() -> bool:
-    """Whether our packages are ordinary folders that can be bound, not inside an archive."""
-    finder = importlib.machinery.PathFinder.find_spec("sth_sandbox", [SOURCES])
-    return finder is not None and os.path.isdir(f"{SOURCES}/sth_sandbox/runners")
 
 
 def _is_binary(path: str) -> bool:

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sth_sandbox import credentials
+from sth_sandbox.actions import SetupFailed
 from sth_sandbox.channels import Channels, open_channels
 from sth_sandbox.children import Child
 from sth_sandbox.errors import SandboxError, conflict, insufficient, not_found, refused
 from sth_sandbox.loop import Loop
 from sth_sandbox.plans import Machine, instance_plan
 from sth_sandbox.spec import InstanceSpec
-from sth_sandbox.steps import SetupFailed
 
 # Seven outer ends, a pidfd, and some that live only while one starts.
 _DESCRIPTORS_EACH = 10

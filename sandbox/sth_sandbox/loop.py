@@ -9,14 +9,19 @@ import itertools
 import logging
 import os
 import selectors
-import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from sth_sandbox import syscalls
 
 logger = logging.getLogger(__name__)
 
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
+
+# struct signalfd_siginfo; the signal's number comes first.
+_SIGNAL_RECORD = 128
 
 Callback = Callable[[], None]
 
@@ -41,7 +46,7 @@ class Loop:
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._running = False
-        self._wakeup: tuple[int, int] | None = None
+        self._signals = -1
 
     def watch(self, descriptor: int, events: int, callback: Callback) -> None:
         """Call back whenever it is ready; watching it again replaces the callback."""
@@ -62,19 +67,15 @@ class Loop:
         heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
         return timer
 
-    def on_signals(self, numbers: tuple[signal.Signals, ...], callback: Callback) -> None:
-        """Call back, inside the loop, when one of these signals arrives."""
-        reader, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._wakeup = reader, writer
-        for number in numbers:
-            signal.signal(number, lambda _number, _frame: None)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    def on_signals(self, callbacks: Mapping[int, Callback]) -> None:
+        """Call back, inside the loop, when one of these signals arrives. To be called once."""
+        descriptor = self._signals = syscalls.signal_descriptor(callbacks)
 
-        def drain() -> None:
-            os.read(reader, 4096)
-            callback()
+        def receive() -> None:
+            number = int.from_bytes(os.read(descriptor, _SIGNAL_RECORD)[:4], sys.byteorder)
+            callbacks[number]()
 
-        self.watch(reader, READ, drain)
+        self.watch(descriptor, READ, receive)
 
     def run(self) -> None:
         """Until `stop`. A callback that fails is logged: nothing may end the parent of all."""
@@ -91,10 +92,8 @@ class Loop:
         self._running = False
 
     def close(self) -> None:
-        if self._wakeup is not None:
-            signal.set_wakeup_fd(-1)
-            for descriptor in self._wakeup:
-                os.close(descriptor)
+        if self._signals >= 0:
+            os.close(self._signals)
         self._selector.close()
 
     def _patience(self) -> float | None:

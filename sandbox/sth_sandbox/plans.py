@@ -1,7 +1,6 @@
 """The plans of what the spawner starts: Instances, unpackers, and the probe of this machine."""
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,15 @@ from sth_sandbox.spec import InstanceSpec
 from sth_sandbox.zygote import Executable, Plan
 
 NODE_RUNNER = f"{SOURCES}/sth_sandbox/runners/node/runner.cjs"
-_PATH = "/usr/local/bin:/usr/bin:/bin"
+# Of every program, and of the spawner itself, but for its PATH: a zygote's child has little to set.
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "HOME": DATA,
+    "TMPDIR": "/tmp",
+}
+# Neither the environment, nor the user, nor site packages reach the interpreter.
+ISOLATED = ("-I", "-S", "-B")
 _RUN_PYTHON = "from sth_sandbox.runners.python import run_instance; run_instance()"
 _RUN_UNPACK = "from sth_sandbox.unpack import main; main(['extract'])"
 
@@ -138,22 +145,14 @@ def _plan(
 
 def _environment(machine: Machine) -> dict[str, str]:
     home = DATA if machine.sandboxed else "/tmp"
-    return {"PATH": _PATH, "LANG": "C.UTF-8", "HOME": home, "TMPDIR": "/tmp"}
+    return {**ENVIRONMENT, "HOME": home}
 
 
 def _python(host: Host, code: str) -> Executable:
-    """Isolated from environment, user and site packages: the standard library and our sources."""
+    """An interpreter that sees the standard library and our sources."""
     prelude = f"import sys; sys.path.insert(0, {SOURCES!r}); "
     return Executable(host.python, (host.python, *ISOLATED, "-c", prelude + code))
 
 
-ISOLATED = ("-I", "-S", "-B")
-
-
 def _end() -> None:
     os._exit(0)
-
-
-def own_flags_are_isolated() -> bool:
-    """Whether this interpreter was started with ISOLATED, as the zygote must be."""
-    return bool(sys.flags.isolated and sys.flags.no_site and sys.flags.dont_write_bytecode)

@@ -3,11 +3,11 @@
 import os
 
 from sth_sandbox import syscalls
+from sth_sandbox.actions import SetupFailed
 from sth_sandbox.children import Child
 from sth_sandbox.loop import Loop
 from sth_sandbox.plans import Machine, probe_plan
 from sth_sandbox.report import Report, look_for_facts, make_report
-from sth_sandbox.steps import SetupFailed
 
 
 def probe(machine: Machine) -> Report:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sth_sandbox import syscalls
-from sth_sandbox.steps import SetupFailed
+from sth_sandbox.actions import SetupFailed
 
 Report = dict[str, dict[str, str]]
 

@@ -76,8 +76,14 @@ def _serve(options: Options) -> None:
     server = _build(loop, options)
     listener = _listen(options)
     server.listen(listener)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    loop.on_signals((signal.SIGTERM, signal.SIGINT), lambda: server.stop(grace=_STOP_SECONDS))
+    loop.on_signals(
+        {
+            signal.SIGTERM: lambda: server.stop(grace=_STOP_SECONDS),
+            signal.SIGINT: lambda: server.stop(grace=_STOP_SECONDS),
+            # A terminal that is closed is no reason to stop programs.
+            signal.SIGHUP: lambda: None,
+        }
+    )
     # What exists by now is never looked at by the collector again, here or in a child: its pages
     # stay shared.
     gc.collect()
@@ -176,7 +182,7 @@ def _listen(options: Options) -> socket.socket:
         pass
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(packets.SOCKET_NAME)
-    if options.agent_user >= 0:
+    if options.agent_user >= 0 and os.geteuid() == 0:
         os.chown(packets.SOCKET_NAME, options.agent_user, -1)
     listener.listen(_BACKLOG)
     return listener

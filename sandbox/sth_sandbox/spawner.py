@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from sth_sandbox.host import SOURCES, real_python
-from sth_sandbox.plans import ISOLATED
+from sth_sandbox.plans import ENVIRONMENT, ISOLATED
 from sth_sandbox.service import EXIT_MISCONFIGURED, LISTENING, Options
 
 _RUN = (
@@ -71,7 +71,7 @@ def _start_daemon(options: Options) -> int:
 
 
 def _become_spawner(options: Options) -> NoReturn:
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+    environment = {**ENVIRONMENT, "PATH": os.environ.get("PATH", os.defpath)}
     python = real_python()
     fields = json.dumps(dataclasses.asdict(options))
     os.execve(python, [python, *ISOLATED, "-c", _RUN, fields], environment)

@@ -1,18 +1,16 @@
 """The few system calls that Python 3.11 has no function for, by ctypes.
 
-Each raises OSError that names the call. Numbers are those of the kernel's own tables.
+`mount`, `prctl` and the others in the middle are the C library's own functions with their types:
+they return a negative number and leave the reason in ctypes.get_errno(). The pointers to them are
+made once, here, for all the children of the zygote.
 """
 
 import ctypes
 import os
 import platform
+import signal
 import struct
-from typing import NoReturn
-
-_libc = ctypes.CDLL(None, use_errno=True)
-# Keeps the interpreter's lock held: a child made by clone starts inside the call, and the lock
-# must be its own when it comes out.
-_python = ctypes.PyDLL(None, use_errno=True)
+from collections.abc import Iterable
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -37,8 +35,8 @@ MOUNT_ATTR_RDONLY = 1
 MOUNT_ATTR_NOSUID = 2
 MOUNT_ATTR_NODEV = 4
 MOUNT_ATTR_NOEXEC = 8
-_AT_FDCWD = -100
-_AT_RECURSIVE = 0x8000
+AT_FDCWD = -100
+AT_RECURSIVE = 0x8000
 
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
@@ -47,12 +45,19 @@ PR_CAPBSET_DROP = 24
 PR_SET_SECUREBITS = 28
 PR_SET_NO_NEW_PRIVS = 38
 _PR_GET_TID_ADDRESS = 40
-_CAPABILITY_VERSION_3 = 0x20080522
 
 SECCOMP_SET_MODE_FILTER = 1
-SECCOMP_GET_ACTION_AVAIL = 2
+_SIG_SETMASK = 2
+_SIGNAL_SET = 128  # bytes, in glibc and musl alike
+_SFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
 
 MOUNT_SETATTR = 442
+# clone, pivot_root, seccomp, by machine.
+_NUMBERS = {
+    "x86_64": (56, 155, 317),
+    "aarch64": (220, 41, 277),
+    "arm": (120, 218, 383),
+}
 
 
 def machine() -> str:
@@ -62,8 +67,6 @@ def machine() -> str:
     """
     name = platform.machine()
     wide = struct.calcsize("P") == 8
-    if name in ("x86_64", "AMD64") and wide:
-        return "x86_64"
     if name in ("aarch64", "arm64"):
         return "aarch64" if wide else "arm"
     if name.startswith("arm") and not wide:
@@ -71,124 +74,95 @@ def machine() -> str:
     return name if wide else f"{name} with 32-bit programs"
 
 
-# clone, pivot_root, seccomp, by machine.
-_NUMBERS = {
-    "x86_64": (56, 155, 317),
-    "aarch64": (220, 41, 277),
-    "arm": (120, 218, 383),
-}
-
-
 def supported() -> bool:
     """Whether the tables of system calls know this machine."""
     return machine() in _NUMBERS
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+# Keeps the interpreter's lock held: a child made by clone starts inside the call, and the lock
+# must be its own when it comes out.
+_python = ctypes.PyDLL(None, use_errno=True)
+_long = ctypes.c_long
+_clone_number, PIVOT_ROOT, SECCOMP = _NUMBERS.get(machine(), (-1, -1, -1))
+
+_clone = _python.syscall
+_clone.restype = _long
+_clone.argtypes = (_long,) * 6
+_before_fork = _python.PyOS_BeforeFork
+_after_fork_parent = _python.PyOS_AfterFork_Parent
+_after_fork_child = _python.PyOS_AfterFork_Child
+
+# (source, target, kind, flags, options), (target, flags), (option, argument, 0, 0, 0) ...
+mount = _libc.mount
+mount.argtypes = (ctypes.c_char_p,) * 3 + (ctypes.c_ulong, ctypes.c_char_p)
+umount2 = _libc.umount2
+umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
+prctl = _libc.prctl
+prctl.argtypes = (ctypes.c_int,) + (ctypes.c_ulong,) * 4
+capset = _libc.capset
+capset.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+sethostname = _libc.sethostname
+sethostname.argtypes = (ctypes.c_char_p, ctypes.c_size_t)
+syncfs = _libc.syncfs
+syncfs.argtypes = (ctypes.c_int,)
+sigprocmask = _libc.sigprocmask
+sigprocmask.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+# A pointer of its own for each kind of call by number, with its own types.
+pivot_root = ctypes.CFUNCTYPE(_long, _long, ctypes.c_char_p, ctypes.c_char_p, use_errno=True)(
+    ("syscall", _libc)
+)
+mount_setattr = ctypes.CFUNCTYPE(
+    _long, _long, _long, ctypes.c_char_p, _long, ctypes.c_char_p, _long, use_errno=True
+)(("syscall", _libc))
+seccomp = ctypes.CFUNCTYPE(_long, _long, _long, _long, ctypes.c_char_p, use_errno=True)(
+    ("syscall", _libc)
+)
+
+
 def clone_process(flags: int) -> int:
-    """As os.fork, with the child in the new namespaces that `flags` ask for.
+    """As os.fork, with the child in the new namespaces that `flags` ask for. OSError.
 
     Python's own at-fork handlers run, as they would not around the bare call: without them all
     children would draw the same random numbers. The C library learns the child's thread id.
     """
-    number = _NUMBERS[machine()][0]
-    address = ctypes.c_void_p()
-    known = _libc.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) == 0
-    child_tid = ctypes.c_long(address.value or 0)
-    if known:
+    tid = _tid_address()
+    if tid:
         flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
-    zero = ctypes.c_long(0)
-    signal_and_flags = ctypes.c_long(flags | 17)  # SIGCHLD
-    call = _python.syscall
-    call.restype = ctypes.c_long
-    _python.PyOS_BeforeFork()
+    _before_fork()
     # The fourth and fifth arguments are in another order on x86_64 than on ARM. The one that is
     # not the thread id is the thread-local storage, unused without its flag.
-    pid = int(call(ctypes.c_long(number), signal_and_flags, zero, zero, child_tid, child_tid))
+    pid = int(_clone(_clone_number, flags | signal.SIGCHLD, 0, 0, tid, tid))
     if pid == 0:
-        _python.PyOS_AfterFork_Child()
+        _after_fork_child()
         return 0
-    number_of_error = ctypes.get_errno()
-    _python.PyOS_AfterFork_Parent()
+    number = ctypes.get_errno()
+    _after_fork_parent()
     if pid < 0:
-        _fail("clone", number_of_error)
+        raise OSError(number, f"clone: {os.strerror(number)}")
     return pid
 
 
-def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:
-    result = _libc.mount(
-        os.fsencode(source),
-        os.fsencode(target),
-        kind.encode(),
-        ctypes.c_ulong(flags),
-        options.encode(),
-    )
-    if result != 0:
-        _fail(f"mount {kind or source} on {target}")
+def _tid_address() -> int:
+    """Where the C library keeps this thread's id; 0 on a kernel that does not tell."""
+    address = ctypes.c_void_p()
+    known = prctl(_PR_GET_TID_ADDRESS, ctypes.addressof(address), 0, 0, 0) == 0
+    return address.value or 0 if known else 0
 
 
-def unmount(target: str, flags: int) -> None:
-    if _libc.umount2(os.fsencode(target), flags) != 0:
-        _fail(f"umount2 {target}")
+def signal_descriptor(signals: Iterable[int]) -> int:
+    """Block these signals and get a descriptor that is readable when one has arrived.
+
+    A handler would have to be taken off again by every child; what is blocked is only let go.
+    """
+    mask = sum(1 << (number - 1) for number in signals).to_bytes(_SIGNAL_SET, "little")
+    if sigprocmask(_SIG_SETMASK, mask, None) != 0:
+        raise OSError(ctypes.get_errno(), "sigprocmask")
+    descriptor = int(_libc.signalfd(-1, mask, _SFD_FLAGS))
+    if descriptor < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return descriptor
 
 
-def set_mount_attributes(target: str, attributes: int, *, recursive: bool = True) -> None:
-    """Add MOUNT_ATTR_* to the mount at `target` and, by default, to all below it."""
-    arguments = struct.pack("=QQQQ", attributes, 0, 0, 0)
-    result = _libc.syscall(
-        ctypes.c_long(MOUNT_SETATTR),
-        ctypes.c_long(_AT_FDCWD),
-        os.fsencode(target),
-        ctypes.c_long(_AT_RECURSIVE if recursive else 0),
-        arguments,
-        ctypes.c_long(len(arguments)),
-    )
-    if result != 0:
-        _fail(f"mount_setattr {target}")
-
-
-def pivot_root(new_root: str, put_old: str) -> None:
-    number = ctypes.c_long(_NUMBERS[machine()][1])
-    if _libc.syscall(number, os.fsencode(new_root), os.fsencode(put_old)) != 0:
-        _fail("pivot_root")
-
-
-def prctl(option: int, argument: int | bytes) -> None:
-    value = ctypes.c_char_p(argument) if isinstance(argument, bytes) else ctypes.c_ulong(argument)
-    zero = ctypes.c_ulong(0)
-    if _libc.prctl(option, value, zero, zero, zero) != 0:
-        _fail(f"prctl {option}")
-
-
-def drop_all_capabilities() -> None:
-    """Empty the effective, permitted and inheritable sets."""
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    if _libc.capset(header, struct.pack("=6I", 0, 0, 0, 0, 0, 0)) != 0:
-        _fail("capset")
-
-
-def install_filter(program: bytes) -> None:
-    """Put a BPF program over this process and all its children for good."""
-    buffer = ctypes.create_string_buffer(program, len(program))
-    # struct sock_fprog: u16 length, then an aligned pointer.
-    argument = struct.pack("@HP", len(program) // 8, ctypes.addressof(buffer))
-    number = ctypes.c_long(_NUMBERS[machine()][2])
-    mode = ctypes.c_long(SECCOMP_SET_MODE_FILTER)
-    if _libc.syscall(number, mode, ctypes.c_long(0), argument) != 0:
-        _fail("seccomp")
-
-
-def set_host_name(name: str) -> None:
-    encoded = name.encode()
-    if _libc.sethostname(encoded, ctypes.c_size_t(len(encoded))) != 0:
-        _fail("sethostname")
-
-
-def sync_file_system(descriptor: int) -> None:
-    """Put everything that was written to this descriptor's file system on the disk."""
-    if _libc.syncfs(descriptor) != 0:
-        _fail("syncfs")
-
-
-def _fail(what: str, number: int | None = None) -> NoReturn:
-    number = ctypes.get_errno() if number is None else number
-    raise OSError(number, f"{what}: {os.strerror(number)}")
+# The arguments of `sigprocmask` that let all signals through again.
+NO_SIGNAL_BLOCKED = (_SIG_SETMASK, bytes(_SIGNAL_SET), None)

@@ -79,7 +79,8 @@ class Writer:
         """Before the result counts, it must survive a power cut."""
         from sth_sandbox import syscalls
 
-        syscalls.sync_file_system(self._root)
+        if syscalls.syncfs(self._root) != 0:
+            raise OSError("the unpacked files could not be synced")
 
     def _enter(self, path: tuple[str, ...]) -> int:
         """A descriptor of this folder, which is there already. The last one is kept open."""

@@ -4,6 +4,7 @@ The child is process 1 of its pid namespace. It builds its own sandbox, reports 
 is complete or which step failed, and only then runs what it was started for, which never returns.
 """
 
+import ctypes
 import fcntl
 import json
 import logging
@@ -16,8 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sth_sandbox import credentials, syscalls
-from sth_sandbox.filesystem import Tree, build_root
-from sth_sandbox.steps import SetupFailed, step
+from sth_sandbox.actions import Action, SetupFailed, perform
+from sth_sandbox.filesystem import DATA, Tree, root_actions
 
 _READY = b"ready\n"
 _EXIT_SETUP_FAILED = 20
@@ -33,7 +34,9 @@ _NAMESPACES = (
 )
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
-_HANDLED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_MAX_DESCRIPTOR = (1 << 31) - 1
+# As ps shows it.
+_name = ctypes.create_string_buffer(b"sth-instance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,6 @@ class Plan:
     descriptors: Sequence[int]
     run: Executable | Callable[[], object]
     loopback: bool = False
-    name: str = "sth-instance"
 
 
 def namespace_flags(plan: Plan) -> int:
@@ -77,23 +79,47 @@ def namespace_flags(plan: Plan) -> int:
     return flags
 
 
+def setup_actions(plan: Plan) -> list[Action]:
+    """Everything that the new process does before it is sandboxed, in order."""
+    tree = plan.tree
+    actions = [credentials.die_with_parent(), *_COMMON_ACTIONS]
+    if plan.user_namespace:
+        actions += credentials.inner_user_actions(os.geteuid(), os.getegid())
+    if tree is not None:
+        name = tree.host_name.encode()
+        actions += root_actions(tree)
+        actions.append(Action("host name", syscalls.sethostname, (name, len(name))))
+        if plan.loopback:
+            actions.append(Action("loopback", _raise_loopback, ()))
+    actions += credentials.limit_actions()
+    if tree is None:
+        actions.append(Action("limits", os.chdir, ("/",)))
+    else:
+        actions += credentials.drop_actions(
+            plan.user, plan.group, change_user=not plan.user_namespace
+        )
+        # Its home, which only now it may enter.
+        actions.append(Action("user", os.chdir, (DATA,)))
+    return actions
+
+
 def launch(plan: Plan) -> tuple[int, int]:
     """Start it: (process id, descriptor of its report).
 
     The report ends (EOF) when the process runs or has failed; `check_report` makes sense of it.
     SetupFailed: the namespaces themselves were refused.
     """
-    outer_user, outer_group = os.geteuid(), os.getegid()
+    flags = namespace_flags(plan)
+    actions = setup_actions(plan)
     report, child_report = os.pipe2(os.O_CLOEXEC)
     try:
-        with step("namespaces"):
-            pid = syscalls.clone_process(namespace_flags(plan))
-    except BaseException:
+        pid = syscalls.clone_process(flags)
+    except OSError as error:
         os.close(report)
         os.close(child_report)
-        raise
+        raise SetupFailed("namespaces", str(error)) from error
     if pid == 0:
-        _become(plan, child_report, outer_user, outer_group)
+        _become(plan, actions, child_report)
     os.close(child_report)
     return pid, report
 
@@ -110,20 +136,22 @@ def check_report(data: bytes) -> None:
     raise SetupFailed(name, reason)
 
 
-def _become(plan: Plan, report: int, outer_user: int, outer_group: int) -> None:
+def _become(plan: Plan, actions: list[Action], report: int) -> None:
     """In the child, for good: no exception may unwind into the spawner's own code."""
     try:
         report = _arrange_descriptors(plan.descriptors, report)
-        _forget_spawner(plan)
-        if plan.user_namespace:
-            credentials.map_inner_user(outer_user, outer_group)
-        _enter(plan)
+        # The spawner's log is closed, and not this program's.
+        logging.root.handlers.clear()
+        perform(actions)
+        _install_filter(plan)
         os.write(report, _READY)
         if isinstance(plan.run, Executable):
             _execute(plan.run, plan.environment)
-        os.close(report)
-        report = -1
-        plan.run()  # type: ignore[operator]
+        else:
+            os.close(report)
+            report = -1
+            _set_environment(plan.environment)
+            plan.run()
     except SetupFailed as failure:
         _say(report, failure.step, failure.reason)
     except BaseException as error:
@@ -137,56 +165,42 @@ def _become(plan: Plan, report: int, outer_user: int, outer_group: int) -> None:
 
 def _arrange_descriptors(descriptors: Sequence[int], report: int) -> int:
     """Put them at 0, 1, 2 ..., the report after them, and close the rest; the report's number."""
-    with step("descriptors"):
-        moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _MOVED) for each in descriptors]
-        moved_report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, _MOVED)
-        for number, descriptor in enumerate(moved):
-            os.dup2(descriptor, number)
-        place = len(moved)
-        os.dup2(moved_report, place, inheritable=False)
-        os.closerange(place + 1, os.sysconf("SC_OPEN_MAX"))
-        return place
+    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _MOVED) for each in (*descriptors, report)]
+    place = len(descriptors)
+    for number, descriptor in enumerate(moved):
+        os.dup2(descriptor, number, inheritable=number < place)
+    os.closerange(place + 1, _MAX_DESCRIPTOR)
+    return place
 
 
-def _forget_spawner(plan: Plan) -> None:
-    """Take off what the spawner's process was: signals, log, session, environment."""
-    credentials.die_with_parent()
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in _HANDLED_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    logging.getLogger().handlers.clear()
-    os.environ.clear()
-    os.environ.update(plan.environment)
-    syscalls.prctl(syscalls.PR_SET_NAME, plan.name.encode()[:15])
+def _install_filter(plan: Plan) -> None:
+    try:
+        perform(credentials.filter_actions())
+    except SetupFailed:
+        # Without a sandbox, by the operator's choice, the filter is only better than nothing.
+        if plan.tree is not None:
+            raise
 
 
-def _enter(plan: Plan) -> None:
-    tree = plan.tree
-    if tree is not None:
-        build_root(tree)
-        with step("host name"):
-            syscalls.set_host_name(tree.host_name)
-        if plan.loopback:
-            _raise_loopback()
-    with step("limits"):
-        credentials.set_limits()
-    if tree is not None:
-        credentials.drop_privileges(plan.user, plan.group)
-        os.chdir("/")
-    credentials.install_filter()
-
-
-def _raise_loopback() -> None:
-    with step("loopback"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
+def _set_environment(environment: Mapping[str, str]) -> None:
+    """The spawner's own has nothing else in it and, mostly, the same values already."""
+    for name, value in environment.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
 
 
 def _execute(program: Executable, environment: Mapping[str, str]) -> None:
     # Python ignores it, and what is ignored stays ignored in the next program.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    with step("exec"):
+    try:
         os.execve(program.path, list(program.arguments), dict(environment))
+    except OSError as error:
+        raise SetupFailed("exec", str(error)) from error
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
 
 
 def _say(report: int, name: str, reason: str) -> None:
@@ -194,3 +208,13 @@ def _say(report: int, name: str, reason: str) -> None:
         os.write(report, json.dumps({"step": name, "reason": reason[:2000]}).encode())
     except OSError:
         pass
+
+
+_COMMON_ACTIONS = (
+    Action("set-up", os.setsid, ()),
+    # The spawner gets its signals by descriptor, blocked.
+    Action("set-up", syscalls.sigprocmask, syscalls.NO_SIGNAL_BLOCKED),
+    # The spawner's own hides everything.
+    Action("set-up", os.umask, (0o022,)),
+    Action("set-up", syscalls.prctl, (syscalls.PR_SET_NAME, ctypes.addressof(_name), 0, 0, 0)),
+)

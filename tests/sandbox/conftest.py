@@ -1,0 +1,25 @@
+"""Spawners for tests: one for a module where tests only start Instances, or one for a test."""
+
+from collections.abc import Iterator
+
+import pytest
+from tests.sandbox.spawned import Agent, Spawner, modes
+
+
+@pytest.fixture(scope="module", params=modes())
+def shared_spawner(request: pytest.FixtureRequest) -> Iterator[Spawner]:
+    spawner = Spawner(ordinary=request.param == "ordinary")
+    yield spawner
+    spawner.close()
+
+
+@pytest.fixture
+def agent(shared_spawner: Spawner) -> Agent:
+    return shared_spawner.agent()
+
+
+@pytest.fixture(params=modes())
+def spawner(request: pytest.FixtureRequest) -> Iterator[Spawner]:
+    spawner = Spawner(ordinary=request.param == "ordinary")
+    yield spawner
+    spawner.close()

@@ -42,7 +42,7 @@ def _start_of(
         def ours() -> float:
             began = time.perf_counter()
             instance = client.start(sequence)
-            response = Target(system.url, system.token, instance).open_output()
+            response = Target(f"{system.url}/api/v1", system.token, instance).open_output()
             first = response.read1(100)
             elapsed = time.perf_counter() - began
             response.close()

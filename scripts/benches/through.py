@@ -40,7 +40,7 @@ def new_instance(system: System, name: str, source: str, *, language: str = "pyt
     with system.client() as client:
         sequence = client.upload(pack(name, source, language=language))
         instance = client.start(sequence)
-    return Target(f"{system.url}", system.token, instance)
+    return Target(f"{system.url}/api/v1", system.token, instance)
 
 
 def echo() -> Iterator[Figure]:

@@ -124,6 +124,7 @@ async def _make_services(
     await instances.load()
     stack.push_async_callback(instances.close)
     topics = TopicService(store)
+    await topics.remove_orphans()
     stack.push_async_callback(topics.close)
     stack.push_async_callback(background.close)
     hub_views = HubViews(hubs=hubs, gateway=gateway, instances=instances)

@@ -6,7 +6,6 @@ import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sth_broker.instances import now_ms
 from sth_broker.store.interface import Packages, Records
@@ -73,9 +72,6 @@ def describe(upload: Upload, *, space: str, name: str = "") -> Sequence:
         raise BadPackage(
             "package.json names no program", hint='add "main": "main.py" or "main": "index.js"'
         )
-    engines = package.get("engines") or {}
-    if not isinstance(engines, dict):
-        raise BadPackage("engines in package.json is not an object")
     own = package.get("name")
     identity = str(uuid.uuid4())
     return Sequence(
@@ -84,18 +80,11 @@ def describe(upload: Upload, *, space: str, name: str = "") -> Sequence:
         name=(name or (own if isinstance(own, str) else "") or identity)[:MAX_NAME],
         sha256=upload.sha256,
         size=upload.size,
-        language=_language(engines, main),
+        language=upload.language,
         main=main,
         created_ms=now_ms(),
         package={key: package[key] for key in _SHOWN if key in package},
     )
-
-
-def _language(engines: dict[str, Any], main: str) -> str:
-    """The original goes by `engines` alone; a Python file without any is a Python program."""
-    if "python3" in engines or "python" in engines:
-        return "python"
-    return "python" if not engines and main.endswith(".py") else "node"
 
 
 class SequenceRegistry:

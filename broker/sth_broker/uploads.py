@@ -9,13 +9,12 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from sth_broker.store.interface import Packages
-from sth_protocol.errors import BadPackage, Internal, TooLarge, from_wire
+from sth_protocol.errors import BadPackage, Internal, StorageFailed, TooLarge, from_wire
 from sth_protocol.model import Json
 
 logger = logging.getLogger(__name__)
@@ -28,35 +27,46 @@ MAX_INSPECTION_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A complete, sound package in a temporary file. `package`: its package.json; `size`: bytes of
-    the archive."""
+    """A complete, sound package in a temporary file. `package`: its package.json; `language`:
+    "python" or "node"; `size`: bytes of the archive."""
 
     path: Path
     sha256: str
     size: int
+    language: str
     package: Json
 
 
 class _HashedFile:
-    """Writes and hashes; used in threads."""
+    """Writes and hashes in threads, one call after the other."""
 
     def __init__(self, path: Path) -> None:
-        self._file: IO[bytes] = path.open("wb")
+        self._file = path.open("wb", buffering=0)
         self._hash = hashlib.sha256()
         self.size = 0
 
-    def write(self, chunks: list[bytes]) -> None:
-        for chunk in chunks:
-            self._file.write(chunk)
-            self._hash.update(chunk)
-            self.size += len(chunk)
+    async def write(self, chunks: list[bytes]) -> None:
+        """A caller who is cancelled leaves when the thread has done with the file, not before."""
+        task = asyncio.create_task(asyncio.to_thread(self._write, chunks))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait([task])
+            raise
 
-    def finish(self) -> str:
-        self._file.close()
+    def digest(self) -> str:
         return self._hash.hexdigest()
 
     def close(self) -> None:
         self._file.close()
+
+    def _write(self, chunks: list[bytes]) -> None:
+        for chunk in chunks:
+            remaining = memoryview(chunk)
+            while remaining:
+                remaining = remaining[self._file.write(remaining) :]
+            self._hash.update(chunk)
+            self.size += len(chunk)
 
 
 @asynccontextmanager
@@ -70,34 +80,41 @@ async def receive_package(
         sha256, size = await _write(chunks, path, max_bytes=max_bytes)
         if size == 0:
             raise BadPackage("the package is empty", hint="send a tar.gz with a package.json")
-        yield Upload(path=path, sha256=sha256, size=size, package=await inspect(path))
+        found = await inspect(path)
+        yield Upload(
+            path=path,
+            sha256=sha256,
+            size=size,
+            language=found["language"],
+            package=found["package"],
+        )
     finally:
         # Not in a thread: a cancelled request must not leave before it is done.
         path.unlink(missing_ok=True)
 
 
 async def _write(chunks: AsyncIterator[bytes], path: Path, *, max_bytes: int) -> tuple[str, int]:
-    file = await asyncio.to_thread(_HashedFile, path)
     try:
-        gathered: list[bytes] = []
-        gathered_bytes = received = 0
-        async for chunk in chunks:
-            gathered.append(chunk)
-            gathered_bytes += len(chunk)
-            received += len(chunk)
-            if received > max_bytes:
-                raise TooLarge(f"the package is larger than {max_bytes} bytes")
-            if gathered_bytes >= WRITE_BYTES:
-                await asyncio.to_thread(file.write, gathered)
-                gathered, gathered_bytes = [], 0
-        await asyncio.to_thread(file.write, gathered)
-        return await asyncio.to_thread(file.finish), file.size
-    finally:
-        await asyncio.to_thread(file.close)
+        with closing(_HashedFile(path)) as file:
+            gathered: list[bytes] = []
+            gathered_bytes = received = 0
+            async for chunk in chunks:
+                gathered.append(chunk)
+                gathered_bytes += len(chunk)
+                received += len(chunk)
+                if received > max_bytes:
+                    raise TooLarge(f"the package is larger than {max_bytes} bytes")
+                if gathered_bytes >= WRITE_BYTES:
+                    await file.write(gathered)
+                    gathered, gathered_bytes = [], 0
+            await file.write(gathered)
+            return file.digest(), file.size
+    except OSError as error:
+        raise StorageFailed(f"the disk refused the package: {error.strerror}") from error
 
 
 async def inspect(path: Path) -> Json:
-    """The package.json in an archive; BadPackage and its kin say why it cannot be used."""
+    """What an archive holds, `{package, language, ...}`; BadPackage and its kin say why not."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "sth_sandbox.unpack", "inspect", str(path)),
@@ -128,11 +145,14 @@ def _inspection(output: bytes, complaint: bytes) -> Json:
         raise BadPackage("the archive cannot be read") from None
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         raise from_wire(found["error"])
-    if not isinstance(found, dict) or not isinstance(found.get("package"), dict):
-        raise Internal("the inspection of a package gave no package.json")
-    package: Json = found["package"]
+    match found:
+        case {"package": dict(), "language": "python" | "node"}:
+            pass
+        case _:
+            raise Internal("the inspection of a package told nothing of it")
     try:
-        json.dumps(package, ensure_ascii=False).encode()
+        json.dumps(found, ensure_ascii=False).encode()
     except ValueError:
         raise BadPackage("package.json has text that is not Unicode") from None
-    return package
+    inspected: Json = found
+    return inspected

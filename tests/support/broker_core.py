@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 from cryptography import x509
@@ -163,11 +163,21 @@ def signing_request(key: Any) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
+class Dialled(Protocol):
+    """What a machine needs to know of the broker that it dials."""
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def authority(self) -> CertificateAuthority: ...
+
+
 @dataclass
 class Machine:
-    """A machine that dials a core: its key, and its certificate once it has joined."""
+    """A machine that dials a broker: its key, and its certificate once it has joined."""
 
-    core: Core
+    core: Dialled
     key: ec.EllipticCurvePrivateKey = field(default_factory=make_key)
     certificate: str = ""
     hub: str = ""

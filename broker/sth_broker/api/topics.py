@@ -22,8 +22,7 @@ from sth_protocol.model import Json
 
 logger = logging.getLogger(__name__)
 
-NDJSON = "application/x-ndjson"
-CONTENT_TYPES = ("text/x-ndjson", NDJSON, "text/plain", bodies.OCTETS)
+CONTENT_TYPES = ("text/x-ndjson", "application/x-ndjson", "text/plain", bodies.OCTETS)
 
 
 async def list_topics(request: web.Request) -> web.Response:

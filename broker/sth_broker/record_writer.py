@@ -16,10 +16,12 @@ RETRY_SECONDS = 1.0
 
 
 class RecordWriter:
-    """One task that writes what changed since it last looked."""
+    """One task that writes what changed since it last looked. `retry`: seconds until it tries again
+    what the storage refused."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records, *, retry: float = RETRY_SECONDS) -> None:
         self._records = records
+        self._retry = retry
         # None: the record is to be deleted.
         self._dirty: dict[str, Json | None] = {}
         self._wanted = 0
@@ -76,7 +78,7 @@ class RecordWriter:
                 await self._report(error)
                 if self._closing:
                     return
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._retry)
                 self._changed.set()
             else:
                 self._written = target

@@ -4,10 +4,10 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("default", max_examples=60, deadline=None, print_blob=True)
+settings.register_profile("default", max_examples=100, deadline=None, print_blob=True)
 settings.register_profile(
     "thorough",
-    max_examples=1500,
+    max_examples=600,
     deadline=None,
     print_blob=True,
     suppress_health_check=[HealthCheck.too_slow],

@@ -186,12 +186,18 @@ class LinkedSessions(RuleBasedStateMachine):
 
     @rule(arriving=st.integers(0, 2))
     def lose_what_is_under_way(self, arriving: int) -> None:
-        """A link breaks while both sides send; only the first messages of each arrive."""
+        """A link breaks while both sides send; only the first messages of each arrive, the others
+        not at all, or after their receiver gave the link up."""
         for index in (0, 1):
             self.end(index).take()
         for index in (0, 1):
             for _ in range(min(arriving, len(self.end(index).outgoing))):
                 self.note(1 - index, self.joined.deliver(self.end(index)))
+        late = [list(end.outgoing) for end in self.joined.ends]
+        self.joined.cut()
+        for index in (0, 1):
+            for message in late[index]:
+                assert self.end(1 - index).mux.receive(message) == []
         self.joined.join()
 
     @rule()
@@ -257,8 +263,16 @@ class LinkedSessions(RuleBasedStateMachine):
                 assert channel.window.consumed <= channel.window.received <= channel.window.limit
 
     def teardown(self) -> None:
-        """A good link and users that consume: everything comes to its end."""
+        """Users that consume, and a link that stays after one that took everything with it:
+        everything comes to its end."""
         self.joined.join()
+        self.quieten()
+        for number in self.pairs:
+            for sender in (0, 1):
+                self.consume(number, sender, 1.0)
+        for end in self.joined.ends:
+            end.mux.flush_consumed()
+        self.lose_what_is_under_way(0)
         self.settle()
         for pair in self.pairs.values():
             if not pair.reset_by:
@@ -276,14 +290,22 @@ class LinkedSessions(RuleBasedStateMachine):
                 self.accept(number)
                 for sender in (0, 1):
                     self.consume(number, sender, 1.0)
-                if pair.reset_by:
-                    assert not pair.opened_came or pair.reset_by | pair.reset_came == {0, 1}
+                self.check_both_know_of_a_reset(pair)
             for end in self.joined.ends:
                 end.mux.flush_consumed()
             if not any(end.mux.has_outgoing for end in self.joined.ends):
                 assert self.progress() == before
                 return
         raise AssertionError("it never comes to rest")
+
+    def check_both_know_of_a_reset(self, pair: Pair) -> None:
+        for index in pair.reset_by:
+            other = 1 - index
+            # A side for which everything had come to a good end before keeps that end.
+            mine, theirs = pair.flows[other], pair.flows[index]
+            ended = mine.finished and theirs.finished_came
+            knows = other in pair.reset_by | pair.reset_came
+            assert knows or ended or not pair.opened_came
 
     def progress(self) -> list[tuple[int, int]]:
         return [

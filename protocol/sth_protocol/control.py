@@ -20,6 +20,7 @@ MAX_PENDING: Final = 4096
 MAX_PAGES: Final = 1024
 # A page with its envelope stays below the 64 KiB of a control message.
 PAGE_BYTES: Final = 60 * 1024
+PAGE_ITEMS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +137,20 @@ class Requests:
 
 def pages(items: Sequence[object], *, page_bytes: int = PAGE_BYTES) -> list[list[object]]:
     """`items` cut into lists that fit into a control message each; one empty page for none.
-    TooLarge for an item that fits into none."""
+    TooLarge for an item that fits into none, and for more than 1024 pages."""
     result: list[list[object]] = [[]]
     room = page_bytes
     for item in items:
         size = len(codec.pack(item))
         if size > page_bytes:
             raise TooLarge(f"an item of {size} bytes; a page holds {page_bytes}")
-        if size > room:
+        if size > room or len(result[-1]) == PAGE_ITEMS:
             result.append([])
             room = page_bytes
         result[-1].append(item)
         room -= size
+    if len(result) > MAX_PAGES:
+        raise TooLarge(f"a list of {len(result)} pages; at most {MAX_PAGES} are read")
     return result
 
 

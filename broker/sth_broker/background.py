@@ -31,6 +31,16 @@ class Background:
             task.add_done_callback(_log_failure)
             raise
 
+    async def completed(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """The result of `work`; a caller who is cancelled leaves when it is done, not before."""
+        task = self._keep(work, "completed")
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_log_failure)
+            await asyncio.wait([task])
+            raise
+
     async def close(self, *, grace: float = 1.0) -> None:
         """Wait for what runs, at most `grace` seconds, then cancel it."""
         if self._tasks:

@@ -153,8 +153,8 @@ def public_json(instance: Instance) -> Json:
         "id": instance.instance,
         "appConfig": instance.config,
         "args": instance.args,
-        "provides": _topic_name(instance.provides, instance.output_topic),
-        "requires": _topic_name(instance.requires, instance.input_topic),
+        "provides": instance.output_topic or str(instance.provides.get("provides") or ""),
+        "requires": instance.input_topic or str(instance.requires.get("requires") or ""),
         "sequence": instance.sequence,
         "created": timestamp(instance.created_ms),
         "status": instance.state,
@@ -173,10 +173,6 @@ def public_json(instance: Instance) -> Json:
     if instance.sandbox:
         shown["sandbox"] = instance.sandbox
     return shown
-
-
-def _topic_name(declared: Json, asked_for: str) -> str:
-    return asked_for or str(declared.get("topic") or declared.get("name") or "")
 
 
 def timestamp(milliseconds: int) -> str:

@@ -130,6 +130,13 @@ class InstanceRegistry:
         if record is not None and not record.ended:
             self.put(instance_record.lost(record, now_ms=now_ms()))
 
+    def abandon(self, space: str, hub: str) -> None:
+        """End all Instances of a Hub that was revoked and will never tell of them."""
+        for record in list(self.live(space)):
+            if record.hub == hub:
+                reason = f"its Hub {record.hub_name} was revoked"
+                self.put(instance_record.failed(record, {}, reason=reason, now_ms=now_ms()))
+
     def _prune(self, space: str) -> None:
         ended = [each for each in self._spaces[space].values() if each.ended]
         ended.sort(key=lambda each: each.ended_ms)

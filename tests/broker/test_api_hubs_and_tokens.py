@@ -103,6 +103,16 @@ async def test_hub_is_shown_by_id_and_name(api: Api) -> None:
     await api.call("GET", "hub/other", expect=404)
 
 
+async def test_instances_of_a_revoked_hub_have_ended(api: Api) -> None:
+    async with api.agent("pi"), api.agent("other"):
+        gone, kept = await api.start(hub="pi"), await api.start(hub="other")
+        await api.call("POST", "hub/pi/_revoke", json={})
+        shown = await api.call("GET", f"instance/{gone}")
+        assert shown["status"] == "errored"
+        assert shown["terminated"]["reason"] == "its Hub pi was revoked"
+        assert (await api.call("GET", f"instance/{kept}"))["status"] == "running"
+
+
 async def test_revoked_hub_is_cut_and_gone(api: Api) -> None:
     machine = await api.machine("pi")
     async with machine.link() as end:

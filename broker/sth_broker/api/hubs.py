@@ -4,6 +4,9 @@ from aiohttp import web
 
 from sth_broker.api.answers import answer
 from sth_broker.api.route import BASE, Route, principal, services
+from sth_broker.auth import Principal
+from sth_broker.hub_record import Hub
+from sth_broker.services import Services
 
 
 async def list_hubs(request: web.Request) -> web.Response:
@@ -23,10 +26,14 @@ async def revoke(request: web.Request) -> web.Response:
     """Take a machine's identity back: its link is cut, and it is refused from now on."""
     service, who = services(request), principal(request)
     # It goes on when the client leaves: a machine is revoked altogether or not at all.
-    hub = await service.background.shielded(
-        service.hubs.revoke(who.space, request.match_info["id"], by=who.token_id)
-    )
+    hub = await service.background.shielded(_revoke(service, who, request.match_info["id"]))
     return answer(service.hub_views.show(hub))
+
+
+async def _revoke(service: Services, who: Principal, name: str) -> Hub:
+    hub = await service.hubs.revoke(who.space, name, by=who.token_id)
+    service.instances.abandon(hub.space, hub.hub_id)
+    return hub
 
 
 ROUTES = (

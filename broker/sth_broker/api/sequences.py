@@ -46,7 +46,7 @@ async def upload(request: web.Request) -> web.Response:
     ) as package:
         sequence = describe(package, space=space, name=name)
         # Complete and sound: it is registered even if the client leaves now.
-        await service.background.shielded(service.sequences.add(sequence, package.path))
+        await service.background.completed(service.sequences.add(sequence, package.path))
     return answer({"id": sequence.id})
 
 
@@ -61,7 +61,7 @@ async def replace(request: web.Request) -> web.Response:
         if service.instances.live_of(before.space, before.id):
             raise Conflict("Can't update sequence with instances", hint="stop them first")
         content = describe(package, space=before.space)
-        await service.background.shielded(service.sequences.update(before, content, package.path))
+        await service.background.completed(service.sequences.update(before, content, package.path))
     return answer({"id": before.id})
 
 

@@ -97,11 +97,14 @@ async def _list(request: web.Request, kind: Kind) -> web.Response:
 
 
 async def _revoke(request: web.Request, kind: Kind) -> web.Response:
-    tokens, who, identity = services(request).tokens, principal(request), request.match_info["id"]
-    known = await tokens.list(who.space)
+    service, who, identity = services(request), principal(request), request.match_info["id"]
+    known = await service.tokens.list(who.space)
     if not any(each.kind == kind and each.token_id == identity for each in known):
         raise NotFound(f"there is no {kind} token {identity[:40]}")
-    revoked = await tokens.revoke(who.space, identity, by=who.token_id)
+    # A token is revoked and audited altogether, whether or not the client waits for it.
+    revoked = await service.background.shielded(
+        service.tokens.revoke(who.space, identity, by=who.token_id)
+    )
     return answer(_shown(revoked))
 
 

@@ -57,7 +57,8 @@ async def make_topic(request: web.Request) -> web.Response:
 async def delete_topic(request: web.Request) -> web.Response:
     name = _checked(request.match_info["topic"])
     try:
-        await services(request).topics.delete(principal(request).space, name)
+        service = services(request)
+        await service.background.shielded(service.topics.delete(principal(request).space, name))
     except NotFound as error:
         raise NotFound(f"Topic {name} not found", hint=error.hint) from None
     return answer({"message": f"Topic {name} removed"})

@@ -142,8 +142,8 @@ class TopicLog:
     # -- writing
 
     async def ready(self, size: int, *, timeout: float | None = None) -> None:
-        """Returns when a batch of `size` bytes, if any, may be submitted. TopicFull if there is no room for
-        `timeout` seconds; StorageFailed; NotFound if the Topic was removed."""
+        """Returns when a batch of `size` bytes, if any, may be submitted. TopicFull if there is no
+        room for `timeout` seconds; StorageFailed; NotFound if the Topic was removed."""
         if self._failure is not None:
             await self._recover()
         if size and self._size + size > self.info.quota_bytes:

@@ -81,7 +81,8 @@ class Subscription:
         """Until the agent ends the channel. OffsetTrimmed, NotFound, StorageFailed."""
         self._log.settlers.add(self._settle)
         try:
-            self._channel.accept({"offset": self._reader.start})
+            content_type = self._log.info.content_type
+            self._channel.accept({"offset": self._reader.start, "content_type": content_type})
             await first_of(self._send(), self._until_the_agent_ends())
         finally:
             self._settle()

@@ -109,6 +109,13 @@ class Channel:
         self.finishing = True
 
     @property
+    def sendable(self) -> int:
+        """Credit less what waits, in bytes; 0 where nothing may be sent."""
+        if self.finishing or self.sending != "open":
+            return 0
+        return self.credit.available - self.queued
+
+    @property
     def ready(self) -> bool:
         """Whether `next_frame` has something to give."""
         if self._pieces:

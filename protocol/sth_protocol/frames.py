@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Any, Final, Literal
 
 from sth_protocol import codec
-from sth_protocol.errors import BadFrame, FrameTooLarge, TooLarge
+from sth_protocol.errors import BadFrame, BadRequest, FrameTooLarge, TooLarge
 
 MAX_MESSAGE: Final = codec.MAX_MESSAGE
 MAX_PAYLOAD: Final = 256 * 1024
@@ -145,13 +145,18 @@ def encode(kind: FrameType, channel: int = 0, arg: int = 0, payload: int | None 
 
 
 def encode_map(kind: FrameType, channel: int, arg: int, values: Mapping[str, object]) -> bytes:
-    """A frame whose payload is a map; TooLarge above 64 KiB, BadFrame for what msgpack lacks."""
-    payload = codec.pack(dict(values))
-    if len(payload) > MAX_MAP:
-        raise TooLarge(
-            f"{kind.name} would carry {len(payload)} bytes; at most {MAX_MAP} may be sent",
-            hint="send it in pages, or as data of a channel",
-        )
+    """A frame whose payload is a map. TooLarge above 64 KiB, BadRequest for what cannot be said in
+    msgpack or would be refused by the peer: a user's values must never cost us the link."""
+    try:
+        payload = codec.pack(dict(values))
+        if len(payload) > MAX_MAP:
+            raise TooLarge(
+                f"{kind.name} would carry {len(payload)} bytes; at most {MAX_MAP} may be sent",
+                hint="send it in pages, or as data of a channel",
+            )
+        decode_map(payload)
+    except BadFrame as error:
+        raise BadRequest(f"cannot be sent to the other side: {error.message}") from None
     return codec.pack([kind, channel, arg, payload])
 
 

@@ -5,8 +5,10 @@ is one end of one session. Its driver attaches it to a link, detaches it when th
 attaches it to the next one; what was under way goes on. A ProtocolError of `receive` ends the
 session: the driver closes the link with its code and begins a new session with a new object.
 
-Intents for a channel that is over do nothing: the peer may have reset it a moment ago. Those that
-never make sense (data after `finish`, an unknown channel) are Internal errors, for they are ours.
+Maps that a peer would refuse (too large, too deep, not sayable) are refused here first, as TooLarge
+or BadRequest, and change nothing. Intents for a channel that is over do nothing: the peer may have
+reset it a moment ago. Those that never make sense (data after `finish`, an unknown channel) are
+Internal errors, for they are ours.
 """
 
 from collections.abc import Collection, Mapping
@@ -76,8 +78,8 @@ class Mux:
     # Messages
 
     def receive(self, message: bytes) -> list[Event]:
-        """The events of a message of the link. ProtocolError, and nothing else: the session is
-        over, close the link with its code."""
+        """The events of a message of the newest link (those of an older one must not come here).
+        ProtocolError, and nothing else: the session is over, close the link with its code."""
         if not self._attached:
             return []
         try:
@@ -105,7 +107,7 @@ class Mux:
 
     def open(self, request: Mapping[str, object]) -> int:
         """Open a channel; up to 16 KiB may be sent before it is accepted. InsufficientResources
-        when too many are open or too much waits; TooLarge for a request of more than 64 KiB."""
+        when too many are open or too much waits; TooLarge or BadRequest for the request."""
         self._check_control_room()
         number = self._channels.next_own()
         self._outbox.add_control(frames.encode_map(FrameType.OPEN, number, MIN_WINDOW, request))
@@ -113,8 +115,8 @@ class Mux:
         return number
 
     def accept(self, channel: int, info: Mapping[str, object] | None = None) -> None:
-        """Accept a channel that the peer opened; data may be sent on it from now on. TooLarge for
-        more than 64 KiB of `info`."""
+        """Accept a channel that the peer opened; data may be sent on it from now on. TooLarge or
+        BadRequest for `info`."""
         found = self._channels.for_intent(channel)
         if found is None:
             return
@@ -139,9 +141,9 @@ class Mux:
 
     def sendable(self, channel: int) -> int:
         """Credit less what is queued, in bytes: what may be sent now without piling up; may be
-        negative. 0 for a channel that is over."""
+        negative. 0 before `accept`, after `finish`, and for a channel that is over."""
         found = self._channels.for_intent(channel)
-        return found.credit.available - found.queued if found else 0
+        return found.sendable if found else 0
 
     def queued(self, channel: int) -> int:
         """Bytes that wait for credit or for their turn."""
@@ -186,8 +188,8 @@ class Mux:
     # Beside the channels
 
     def control(self, message: Mapping[str, object]) -> None:
-        """Queue a control message. TooLarge above 64 KiB, InsufficientResources when too many
-        wait already."""
+        """Queue a control message. TooLarge or BadRequest for what it says, InsufficientResources
+        when too many wait already."""
         self._check_control_room()
         self._outbox.add_control(frames.encode_map(FrameType.CONTROL, 0, 0, message))
 

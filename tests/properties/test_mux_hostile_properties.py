@@ -8,9 +8,18 @@ from hypothesis import strategies as st
 from tests.support.joined import Joined
 
 from sth_protocol import codec, frames
-from sth_protocol.errors import ProtocolError, SessionLost, tree
+from sth_protocol.errors import ProtocolError, SessionLost, SthError, tree
+from sth_protocol.events import Control
 from sth_protocol.handshake import decode_answer, decode_hello
 from sth_protocol.mux import Mux
+
+
+def nested(depth: int) -> object:
+    value: object = None
+    for _ in range(depth):
+        value = [value]
+    return value
+
 
 CODES = {each.code for each in tree(ProtocolError)}
 INTEGERS = st.one_of(
@@ -27,6 +36,7 @@ VALUES = st.recursive(
     ),
     max_leaves=8,
 )
+DEEP = st.integers(20, 60).map(nested)
 MAPS = st.dictionaries(
     st.sampled_from(["code", "message", "type", "id", "kind"]), SCALARS, max_size=4
 ).map(codec.pack)
@@ -145,6 +155,19 @@ def test_handshake_answers_arbitrary_fields_with_protocol_errors_only(
 ) -> None:
     with contextlib.suppress(ProtocolError):
         decode_hello(codec.pack([1, 0, 0, codec.pack(fields)]))
+
+
+@given(st.dictionaries(st.one_of(st.text(), st.integers()), st.one_of(VALUES, DEEP)))
+def test_mux_takes_any_map_to_the_peer_or_refuses_it_at_once(message: dict[str, object]) -> None:
+    joined = Joined()
+    try:
+        joined.agent.mux.control(message)
+    except SthError as error:
+        assert not isinstance(error, ProtocolError)
+        assert not joined.agent.mux.has_outgoing
+        return
+    joined.pump()
+    assert repr(joined.seen(joined.broker)) == repr([Control(message)])
 
 
 def test_mux_fuzzing_starts_from_a_session_in_use() -> None:

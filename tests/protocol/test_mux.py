@@ -5,7 +5,7 @@ import pytest
 from tests.support.joined import Joined, decode_frames, encode_frames
 
 from sth_protocol import codec, frames
-from sth_protocol.errors import InsufficientResources, Internal, TooLarge
+from sth_protocol.errors import BadRequest, InsufficientResources, Internal, TooLarge
 from sth_protocol.events import (
     Accepted,
     Closed,
@@ -31,6 +31,13 @@ def opened(joined: Joined) -> int:
     joined.seen(joined.agent)
     joined.seen(joined.broker)
     return number
+
+
+def deep(depth: int) -> object:
+    value: object = []
+    for _ in range(depth):
+        value = [value]
+    return value
 
 
 def consume_all(joined: Joined) -> None:
@@ -291,6 +298,7 @@ def test_mux_refuses_intents_that_make_no_sense() -> None:
     joined = Joined()
     offered = joined.agent.mux.open({})
     joined.pump()
+    assert joined.broker.mux.sendable(offered) == 0
     for wrong in (
         lambda: joined.broker.mux.send(offered, b"before accepting"),
         lambda: joined.broker.mux.finish(offered),
@@ -308,6 +316,7 @@ def test_mux_refuses_intents_that_make_no_sense() -> None:
         joined.broker.mux.accept(offered)
     joined.broker.mux.finish(offered)
     joined.broker.mux.finish(offered)
+    assert joined.broker.mux.sendable(offered) == 0
     with pytest.raises(Internal):
         joined.broker.mux.send(offered, b"after the end")
     joined.pump()
@@ -327,6 +336,19 @@ def test_mux_refuses_maps_that_are_too_large_and_changes_nothing() -> None:
         joined.agent.mux.accept(number, large)
     joined.agent.mux.accept(number)
     assert joined.agent.mux.open({}) == 1
+    joined.pump()
+
+
+@pytest.mark.parametrize(
+    "value", [2**64, "\ud800", object(), {1: 2}, [[]] * 20_000, deep(40)], ids=lambda _: ""
+)
+def test_mux_refuses_values_that_would_cost_it_the_link(value: object) -> None:
+    joined = Joined()
+    for intent in (joined.agent.mux.control, joined.agent.mux.open):
+        with pytest.raises(BadRequest):
+            intent({"type": "instance.start", "config": {"value": value}})
+    assert not joined.agent.mux.has_outgoing
+    joined.agent.mux.control({"type": "test", "value": deep(20)})
     joined.pump()
 
 

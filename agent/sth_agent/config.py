@@ -40,6 +40,11 @@ class StateDirectory:
         """The epoch and the addresses that the broker last told."""
         return self.path / "connection.json"
 
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the agent for as long as it runs."""
+        return self.path / "agent.lock"
+
     def create(self) -> None:
         """Make what is missing; Misconfigured if that is not possible."""
         try:
@@ -54,7 +59,7 @@ class StateDirectory:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the directory as its only agent; Conflict if another one does."""
-        descriptor = os.open(self.path / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -154,6 +154,17 @@ class IdentityStore:
         shutil.rmtree(self._directory, ignore_errors=True)
 
 
+def require_identity(directory: Path) -> Identity:
+    """Who this machine is, without a look at its key; Misconfigured if it has not joined."""
+    identity = IdentityStore(directory).current()
+    if identity is None:
+        raise Misconfigured(
+            f"this machine has not joined a broker ({directory.parent} holds no identity)",
+            hint="sth-agent join TOKEN; `sth token create join` makes one",
+        )
+    return identity
+
+
 def _identity(directory: Path, facts: dict[str, Any]) -> Identity:
     try:
         return Identity(

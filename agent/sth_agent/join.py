@@ -222,7 +222,9 @@ def _prove(identity: Identity, address: Address, store: IdentityStore) -> None:
         raise
 
 
-def read_token(argument: str | None, token_file: Path | None, variable: str, stdin: str) -> str:
+def read_token(
+    argument: str | None, token_file: Path | None, variable: str, read_stdin: Callable[[], str]
+) -> str:
     """The text of the token from wherever it was given; BadRequest if nowhere or twice."""
     if argument is not None and token_file is not None:
         raise BadRequest("give the token once: as an argument or with --token-file")
@@ -232,7 +234,7 @@ def read_token(argument: str | None, token_file: Path | None, variable: str, std
         except (OSError, UnicodeDecodeError) as error:
             raise BadRequest(f"{token_file} cannot be read: {error}") from None
     if argument == "-":
-        return stdin
+        return read_stdin()
     text = argument or variable
     if not text:
         raise BadRequest(

@@ -88,7 +88,8 @@ class Link:
         return await self._ended
 
     def close(self, error: SthError) -> None:
-        """End the link, and tell the broker why."""
+        """End the link, and tell the broker why, after what can still be sent."""
+        self._flush()
         self._end(error)
         if self._socket is not None:
             if not self._socket.congested:

@@ -1,0 +1,82 @@
+"""`sth-agent stop` and `leave`, seen from the process that runs the command."""
+
+import fcntl
+import os
+import time
+
+from sth_agent import control_socket
+from sth_agent.config import StateDirectory
+from sth_agent.control_socket import NotRunning
+from sth_agent.credentials import IdentityStore
+from sth_protocol.errors import SthError, TimedOut, from_wire
+from sth_sandbox import packets
+
+# What everything around the grace itself may take.
+MARGIN_SECONDS = 30.0
+_LOOK_AGAIN_SECONDS = 0.02
+
+
+def stop(state: StateDirectory, *, grace: float) -> bool:
+    """End the agent, its Instances and the spawner; whether anything was running."""
+    grace_ms = int(grace * 1000)
+    try:
+        control_socket.ask(
+            state.path, "stop", timeout=2 * grace + MARGIN_SECONDS, grace_ms=grace_ms
+        )
+    except NotRunning:
+        return _stop_spawner(state, grace)
+    _wait_for_agent(state)
+    # One that was started again meanwhile, or that the agent could not reach.
+    _stop_spawner(state, 0.0)
+    return True
+
+
+def leave(state: StateDirectory, *, grace: float) -> None:
+    """Stop everything, then remove who this machine was."""
+    stop(state, grace=grace)
+    IdentityStore(state.identity).forget()
+    state.connection.unlink(missing_ok=True)
+
+
+def _stop_spawner(state: StateDirectory, grace: float) -> bool:
+    try:
+        connection = packets.connect(state.path)
+    except OSError:
+        return False
+    with connection:
+        connection.settimeout(grace + MARGIN_SECONDS)
+        try:
+            packets.send_packet(
+                connection, {"op": "shutdown", "id": 1, "grace_ms": int(grace * 1000)}
+            )
+            while True:
+                answer, descriptors = packets.receive_packet(connection)
+                packets.close_all(descriptors)
+                if answer.get("id") == 1:
+                    break
+        except (EOFError, BrokenPipeError):
+            return True
+        except TimeoutError:
+            raise TimedOut("the spawner does not end") from None
+        except OSError as error:
+            raise SthError(f"the spawner cannot be asked to end: {error}") from None
+    if isinstance(answer.get("error"), dict):
+        raise from_wire(answer["error"])
+    return True
+
+
+def _wait_for_agent(state: StateDirectory) -> None:
+    """Returns when the agent has let go of its directory."""
+    descriptor = os.open(state.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        deadline = time.monotonic() + MARGIN_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_LOOK_AGAIN_SECONDS)
+            else:
+                return
+    finally:
+        os.close(descriptor)
+    raise TimedOut("the agent has stopped its Instances, and does not end itself")

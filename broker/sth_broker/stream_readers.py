@@ -87,7 +87,7 @@ class Source:
         """A reader of everything that comes from now on."""
         reader = Reader(self, self._front, on_stall)
         self._readers.append(reader)
-        if len(self._readers) == 2:
+        if len(self._readers) > 1 and self._watch_handle is None:
             self._watch()
         return reader
 

@@ -1,9 +1,4 @@
-from typing import Any
-
-import msgpack
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sth_protocol import codec
 from sth_protocol.errors import BadFrame, FrameTooLarge
@@ -79,24 +74,3 @@ def test_codec_reads_values_one_after_the_other() -> None:
         b"3",
     ]
     assert list(codec.unpack_all(b"")) == []
-
-
-@given(st.binary())
-def test_codec_answers_any_bytes_with_a_value_or_bad_frame(data: bytes) -> None:
-    try:
-        value = codec.unpack(data)
-    except BadFrame:
-        return
-    assert isinstance(codec.pack(value), bytes)
-
-
-VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.text(), st.binary()),
-    lambda inner: st.one_of(st.lists(inner), st.dictionaries(st.text(), inner)),
-    max_leaves=20,
-)
-
-
-@given(VALUES)
-def test_codec_writes_what_any_msgpack_reads(value: Any) -> None:
-    assert msgpack.unpackb(codec.pack(value), raw=False) == value

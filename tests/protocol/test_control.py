@@ -1,8 +1,6 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sth_protocol import codec, control, frames
 from sth_protocol.control import Answer, Notice, Pages, Request, Requests, pages, parse
@@ -92,24 +90,6 @@ def test_control_message_that_is_none_is_refused(message: dict[str, Any]) -> Non
         parse(message)
 
 
-@given(
-    st.dictionaries(
-        st.sampled_from(["type", "id", "result", "error", "other"]),
-        st.one_of(
-            st.none(),
-            st.integers(),
-            st.sampled_from(["reply", "test"]),
-            st.dictionaries(st.text(max_size=7), st.one_of(st.none(), st.text(max_size=7))),
-        ),
-    )
-)
-def test_control_message_of_any_fields_is_read_or_refused(message: dict[str, Any]) -> None:
-    try:
-        parse(message)
-    except BadFrame:
-        pass
-
-
 def test_pages_of_nothing_are_one_empty_page() -> None:
     assert pages([]) == [[]]
 
@@ -181,13 +161,3 @@ def test_pages_whose_number_changes_are_refused() -> None:
     collector.add(0, 3, [])
     with pytest.raises(BadFrame):
         collector.add(1, 4, [])
-
-
-@given(st.lists(st.text(max_size=200)), st.integers(210 * 4, 2000))
-def test_pages_of_any_list_come_together_as_it_was(items: list[str], page_bytes: int) -> None:
-    cut = pages(items, page_bytes=page_bytes)
-    collector = Pages()
-    for number, page in enumerate(cut):
-        whole = collector.add(number, len(cut), page)
-        assert (whole is None) is (number < len(cut) - 1)
-    assert whole == items

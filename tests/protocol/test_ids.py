@@ -1,8 +1,6 @@
 import uuid
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sth_protocol import ids
 from sth_protocol.errors import BadName
@@ -32,12 +30,6 @@ def test_hub_and_space_names_that_are_no_labels_are_refused(name: str) -> None:
         with pytest.raises(BadName) as caught:
             check(name)
         assert caught.value.hint
-
-
-@given(st.text())
-def test_label_from_any_text_is_a_hub_name(text: str) -> None:
-    label = ids.label_from(text)
-    assert ids.check_hub_name(label) == label
 
 
 def test_label_from_a_host_name_keeps_what_it_can() -> None:

@@ -2,8 +2,6 @@ import base64
 import zlib
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sth_protocol import codec
 from sth_protocol.errors import JoinTokenMalformed
@@ -107,35 +105,3 @@ def test_token_with_a_wrong_letter_is_refused_without_telling_its_secret(place: 
 def test_token_that_is_none_is_refused_and_says_why(text: str, part: str) -> None:
     with pytest.raises(JoinTokenMalformed, match=part):
         parse_token(text)
-
-
-@given(st.text())
-def test_token_of_any_text_is_read_or_refused(text: str) -> None:
-    for each in (text, PREFIX + text):
-        try:
-            parse_token(each)
-        except JoinTokenMalformed:
-            pass
-
-
-@given(st.binary(max_size=300))
-def test_token_of_any_bytes_under_a_right_checksum_is_read_or_refused(body: bytes) -> None:
-    try:
-        parse_token(text_of(body))
-    except JoinTokenMalformed:
-        pass
-
-
-@given(
-    st.builds(
-        JoinToken,
-        addresses=st.lists(st.text(max_size=40), min_size=1, max_size=4).map(tuple),
-        space=st.text(max_size=20),
-        pins=st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=2).map(tuple),
-        token_id=st.binary(min_size=6, max_size=6),
-        secret=st.binary(min_size=16, max_size=16),
-        expires=st.integers(0, 2**40),
-    )
-)
-def test_token_of_any_fields_comes_back_as_it_was(token: JoinToken) -> None:
-    assert parse_token(format_token(token)) == token

@@ -1,6 +1,4 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sth_protocol.errors import ChannelViolation, FlowControlViolated, Internal
 from sth_protocol.window import MAX_WINDOW, MIN_WINDOW, POOL, Pool, ReceiveWindow, SendCredit
@@ -100,37 +98,6 @@ def test_window_reports_small_consumption_at_the_tick() -> None:
     assert window.announce() == (MIN_WINDOW + 10, 10)
     assert window.was_announced
     assert not window.tick()
-
-
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 40_000)), max_size=200))
-def test_window_and_credit_agree_whatever_is_sent_and_consumed(
-    steps: list[tuple[int, int]],
-) -> None:
-    pool = Pool(100_000)
-    window, credit = ReceiveWindow(pool), SendCredit()
-    for kind, amount in steps:
-        if kind == 0:
-            count = min(amount, credit.available)
-            window.receive(credit.sent, count)
-            credit.sent += count
-        elif kind == 1:
-            window.consume(min(amount, window.received - window.consumed))
-        elif kind == 2:
-            limit, consumed = window.announce()
-            credit.note_consumed(consumed)
-            credit.raise_limit(limit)
-        else:
-            window.tick()
-        assert credit.available >= 0
-        assert credit.limit <= window.limit
-        assert window.consumed <= window.received <= window.limit
-        assert window.limit - window.consumed <= MAX_WINDOW
-        assert pool.free + window.size - MIN_WINDOW == 100_000
-    window.consume(window.received - window.consumed)
-    limit, consumed = window.announce()
-    credit.note_consumed(consumed)
-    credit.raise_limit(limit)
-    assert credit.available >= MIN_WINDOW
 
 
 def test_credit_never_falls_and_says_what_is_news() -> None:

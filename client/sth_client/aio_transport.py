@@ -53,11 +53,11 @@ class _Outgoing:
         self.sent = 0
         self.complete = False
         self.error: Exception | None = None
-        self._source = source
+        self._pieces = bodies.pieces_async(source)
 
     async def pieces(self) -> AsyncIterator[bodies.Octets]:
         try:
-            async for data in bodies.pieces_async(self._source):
+            async for data in self._pieces:
                 yield data
                 self.sent += len(data)
         except Exception as error:
@@ -147,6 +147,11 @@ class Transport:
             raise failures.late(what, base, request.timeout or 0) from error
         except aiohttp.ClientResponseError as error:
             raise failures.foreign(what, base, error.message[:200]) from error
+        except aiohttp.ClientPayloadError as error:
+            # The broker begins its answer to an upload early: its end says that all has arrived.
+            if outgoing is not None:
+                raise failures.sent_in_part(what, outgoing.sent) from error
+            raise failures.unanswered(what, base) from error
         except (aiohttp.ClientError, OSError) as error:
             if outgoing is not None and outgoing.error is not None:
                 raise outgoing.error from None

@@ -1,5 +1,6 @@
 """What may be sent as a stream, cut into pieces for the wire."""
 
+import io
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from typing import Protocol, TypeAlias, runtime_checkable
@@ -22,39 +23,57 @@ Package: TypeAlias = str | os.PathLike[str] | Octets | Readable
 
 
 def pieces(source: Source) -> Iterator[Octets]:
-    """The bytes of `source`, in order, none of them empty. TypeError for text."""
+    """The bytes of `source`, in order, none of them empty. TypeError for text, at once where it can
+    be told."""
+    if isinstance(source, str | io.TextIOBase):
+        raise TypeError("bytes are needed, not text; open files in binary mode")
     if isinstance(source, bytes | bytearray | memoryview):
-        view = memoryview(source).cast("B")
-        for start in range(0, len(view), PIECE_BYTES):
-            yield view[start : start + PIECE_BYTES]
-    elif isinstance(source, Readable):
-        # What is there now, where the file can tell: a prompt line must not wait for 64 KiB.
-        read = getattr(source, "read1", None) or source.read
-        while data := read(PIECE_BYTES):
-            yield _octets(data)
-    else:
-        _refuse_text(source)
-        for item in source:
-            if octets := _octets(item):
-                yield octets
+        return _slices(memoryview(source).cast("B"))
+    return _read(source) if isinstance(source, Readable) else _checked(source)
 
 
-async def pieces_async(source: AsyncSource) -> AsyncIterator[Octets]:
+def pieces_async(source: AsyncSource) -> AsyncIterator[Octets]:
     """As `pieces`; a file is read in a thread, so that a slow one does not hold the event loop."""
     if isinstance(source, AsyncIterable):
-        async for item in source:
-            if data := _octets(item):
-                yield data
-    elif isinstance(source, Readable):
-        # Imported here: the blocking client and `sth` do without asyncio.
-        import asyncio
+        return _checked_async(source)
+    return _in_thread(pieces(source)) if isinstance(source, Readable) else _as_async(pieces(source))
 
-        following = pieces(source)
-        while data := await asyncio.to_thread(next, following, b""):
+
+def _slices(view: memoryview) -> Iterator[Octets]:
+    for start in range(0, len(view), PIECE_BYTES):
+        yield view[start : start + PIECE_BYTES]
+
+
+def _read(file: Readable) -> Iterator[Octets]:
+    # What is there now, where the file can tell: a line that was typed must not wait for 64 KiB.
+    read = getattr(file, "read1", None) or file.read
+    while data := read(PIECE_BYTES):
+        yield _octets(data)
+
+
+def _checked(items: Iterable[Octets]) -> Iterator[Octets]:
+    for item in items:
+        if data := _octets(item):
             yield data
-    else:
-        for data in pieces(source):
+
+
+async def _checked_async(items: AsyncIterable[Octets]) -> AsyncIterator[Octets]:
+    async for item in items:
+        if data := _octets(item):
             yield data
+
+
+async def _in_thread(following: Iterator[Octets]) -> AsyncIterator[Octets]:
+    # Imported here: the blocking client and `sth` do without asyncio.
+    import asyncio
+
+    while data := await asyncio.to_thread(next, following, b""):
+        yield data
+
+
+async def _as_async(items: Iterator[Octets]) -> AsyncIterator[Octets]:
+    for data in items:
+        yield data
 
 
 def _octets(data: object) -> Octets:
@@ -62,8 +81,3 @@ def _octets(data: object) -> Octets:
         raise TypeError(f"bytes are needed, not {type(data).__name__}; open files in binary mode")
     # The wire counts bytes, a view of numbers counts those.
     return data.cast("B") if isinstance(data, memoryview) else data
-
-
-def _refuse_text(source: object) -> None:
-    if isinstance(source, str):
-        raise TypeError("bytes are needed, not str; encode it first")

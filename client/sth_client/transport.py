@@ -117,13 +117,16 @@ def exchange(endpoint: Endpoint, request: Request, source: bodies.Source | None 
     StreamFailed if the connection broke off while sending. What `source` raises comes out as it is,
     and the broker sees a body that was cut, not one that ended.
     """
+    following = None if source is None else bodies.pieces(source)
     with contextlib.ExitStack() as undo:
         connection, sock = _connect(endpoint)
         undo.callback(sock.close)
         undo.callback(connection.close)
         sock.settimeout(request.timeout)
         upload = _Upload(connection, sock, endpoint, request)
-        response = upload.send(source)
+        undo.callback(upload.abandon)
+        waiting = source if isinstance(source, io.FileIO) else None
+        response = upload.send(following, waiting)
         undo.pop_all()
         sent = None if source is None else upload.sent
         return Response(connection, sock, response, request, endpoint, sent)
@@ -172,19 +175,28 @@ class _Upload:
         self._endpoint = endpoint
         self._request = request
         self.sent = 0
-        self._early: http.client.HTTPResponse | None = None
+        self._response: http.client.HTTPResponse | None = None
 
-    def send(self, source: bodies.Source | None) -> http.client.HTTPResponse:
+    def send(
+        self, pieces: Iterator[bodies.Octets] | None, waiting: io.FileIO | None
+    ) -> http.client.HTTPResponse:
+        """`waiting`: the file that the pieces are read from, if it is one that can keep us."""
         complete = False
         try:
-            self._send_head(chunked=source is not None)
-            complete = source is None or self._send_pieces(source)
+            self._send_head(chunked=pieces is not None)
+            complete = pieces is None or self._send_pieces(pieces, waiting)
         except _BrokenOff as error:
             logger.debug("sending %s: %s", self._request.what, error.__cause__)
-        response = self._early or self._answer(complete=complete)
+        response = self._response or self._answer(complete=complete)
         if not complete and response.status < 400:
             raise failures.sent_in_part(self._request.what, self.sent)
         return response
+
+    def abandon(self) -> None:
+        """Close what was answered already: it keeps the connection open, and the broker would wait
+        for the rest of the body."""
+        if self._response is not None:
+            self._response.close()
 
     def _send_head(self, *, chunked: bool) -> None:
         request, connection = self._request, self._connection
@@ -201,14 +213,12 @@ class _Upload:
         with self._breaking_off():
             connection.endheaders(request.body)
 
-    def _send_pieces(self, source: bodies.Source) -> bool:
+    def _send_pieces(self, pieces: Iterator[bodies.Octets], waiting: io.FileIO | None) -> bool:
         """Whether the whole body was sent; not so when an error was answered meanwhile."""
-        waiting = source if isinstance(source, io.FileIO) else None
-        following = bodies.pieces(source)
         while True:
             if waiting is not None and self._refused_while_waiting(waiting):
                 return False
-            data = next(following, None)
+            data = next(pieces, None)
             if data is None:
                 break
             with self._breaking_off():
@@ -230,18 +240,16 @@ class _Upload:
         if not self._endpoint.secure:
             poll.register(self._sock, select.POLLIN)
         while self._sock.fileno() in {descriptor for descriptor, _ in poll.poll()}:
-            if self._early is not None:
-                # The answer goes on before the body has ended: it breaks off.
-                return True
-            self._early = self._answer(complete=False)
-            if self._early.status >= 400:
+            # An answer that goes on before the body has ended breaks off.
+            if self._response is not None or self._answer(complete=False).status >= 400:
                 return True
         return False
 
     def _answer(self, *, complete: bool) -> http.client.HTTPResponse:
         what, base = self._request.what, self._endpoint.base
         try:
-            return self._connection.getresponse()
+            self._response = self._connection.getresponse()
+            return self._response
         except TimeoutError:
             raise failures.late(what, base, self._request.timeout or 0) from None
         except http.client.RemoteDisconnected as error:

@@ -33,7 +33,7 @@ def _in(context: Context) -> int:
     options = context.options
     with streams.open_input(options.file) as source:
         context.client.send_input(
-            _chosen(context), source, content_type=options.content_type, end=not options.keep_open
+            _followed(context), source, content_type=options.content_type, end=not options.keep_open
         )
     return 0
 
@@ -41,7 +41,7 @@ def _in(context: Context) -> int:
 def _stdin(context: Context) -> int:
     options = context.options
     with streams.open_input(options.file) as source:
-        context.client.send_stdin(_chosen(context), source, end=not options.keep_open)
+        context.client.send_stdin(_followed(context), source, end=not options.keep_open)
     return 0
 
 

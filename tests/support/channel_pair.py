@@ -90,6 +90,8 @@ class ChannelPair:
 
     async def _exchange(self) -> None:
         self._scheduled = False
+        # A driver reports small consumption once a second.
+        self.agent.flush_consumed()
         while self.mux.has_outgoing or self.agent.has_outgoing:
             for message in self.agent.take_outgoing():
                 for event in self.mux.receive(message):
@@ -97,6 +99,7 @@ class ChannelPair:
             for message in self.mux.take_outgoing():
                 for event in self.agent.receive(message):
                     self._at_agent(event)
+                self.agent.flush_consumed()
         async with self.moved:
             self.moved.notify_all()
 

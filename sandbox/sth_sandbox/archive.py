@@ -38,7 +38,10 @@ _EXECUTABLE = 0o111
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What an archive may have. Bytes; `depth`: parts of a path; `name`: bytes of one part."""
+    """What an archive may have. In bytes, but for `members` and `depth`, the parts of a path.
+
+    `name`: one part of a path; `padding`: behind the archive's end.
+    """
 
     members: int = 20_000
     content: int = 512 * 1024 * 1024
@@ -46,11 +49,12 @@ class Rules:
     name: int = 255
     depth: int = 32
     extended_header: int = 64 * 1024
+    padding: int = 16 * 1024 * 1024
 
     @property
     def stream(self) -> int:
         """Everything that may come out of the decompressor: content, headers, padding."""
-        return self.content + self.members * 8 * _BLOCK + 16 * 1024 * 1024
+        return self.content + self.members * 8 * _BLOCK + self.padding
 
 
 class Sink(Protocol):
@@ -130,7 +134,7 @@ class _Walk:
             else:
                 self._member(header, extended)
                 extended = _Extended()
-        self._totals.sha256 = self._source.finish()
+        self._totals.sha256 = self._source.finish(padding=self._rules.padding)
         return self._totals
 
     def _next_header(self) -> tarfile.TarInfo | None:

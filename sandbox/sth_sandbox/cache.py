@@ -17,7 +17,7 @@ from sth_sandbox.children import Child
 from sth_sandbox.errors import SandboxError, bad_request, corrupt, insufficient, refused, too_large
 from sth_sandbox.loop import Loop, Timer
 from sth_sandbox.packets import close_all
-from sth_sandbox.plans import Machine, unpack_plan, unpack_user
+from sth_sandbox.plans import Machine, clear_plan, unpack_plan, unpack_user
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Cache:
         self._loop = loop
         self._machine = machine
         self._jobs: dict[str, _Job] = {}
+        self._discarded = 0
         os.makedirs(FOLDER, exist_ok=True)
         for name in os.listdir(FOLDER):
             if name.startswith(_TEMPORARY):
@@ -79,9 +80,10 @@ class Cache:
     def discard(self, sha256: str) -> None:
         """Forget a package; harmless if it is not here."""
         if self.has(sha256):
-            gone = f"{FOLDER}/{_TEMPORARY}{sha256}.old"
+            self._discarded += 1
+            gone = f"{FOLDER}/{_TEMPORARY}{self._discarded}.old"
             os.rename(f"{FOLDER}/{sha256}", gone)
-            shutil.rmtree(gone, ignore_errors=True)
+            self._clear(gone)
 
     def _begin(self, sha256: str, package: int) -> _Job:
         _check_is_file(package)
@@ -131,10 +133,35 @@ class Cache:
             result: Result = self._complete(job, status, data)
         except SandboxError as error:
             result = error
-            shutil.rmtree(job.folder, ignore_errors=True)
+        if isinstance(result, SandboxError):
+            self._clear(job.folder, then=lambda: self._finish(job, result))
+        else:
+            self._finish(job, result)
+
+    def _finish(self, job: _Job, result: Result) -> None:
         del self._jobs[job.sha256]
         for finished in job.waiting:
             finished(result)
+
+    def _clear(self, folder: str, *, then: Callable[[], None] = lambda: None) -> None:
+        """Remove a folder of packages. Thousands of files take a while: a child does it."""
+
+        def ended(_status: int) -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            then()
+
+        tree = f"{folder}/{_TREE}"
+        nothing = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if self._machine.privileged:
+                user = unpack_user(self._machine)
+                os.chown(tree, user, user)
+            plan = clear_plan(self._machine, target=tree, descriptors=(nothing,) * 3)
+            Child(self._loop, plan, on_ready=lambda _failure: None, on_exit=ended)
+        except (SetupFailed, OSError):
+            ended(0)
+        finally:
+            os.close(nothing)
 
     def _complete(self, job: _Job, status: int, data: bytes) -> Mapping[str, object]:
         if job.failure is not None:

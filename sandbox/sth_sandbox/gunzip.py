@@ -48,10 +48,15 @@ class Gunzip:
             count -= len(piece)
         return b"".join(pieces)
 
-    def finish(self) -> str:
-        """Read to the end, checking what the file says of itself; its SHA-256."""
-        while self.read(_PIECE):
-            pass
+    def finish(self, *, padding: int) -> str:
+        """Read to the end, checking what the file says of itself; its SHA-256.
+
+        `padding`: at most so many bytes may still come.
+        """
+        while piece := self.read(_PIECE):
+            padding -= len(piece)
+            if padding < 0:
+                raise bad_package("the archive goes on and on behind its end")
         return self._hash.hexdigest()
 
     def _decompress(self) -> None:

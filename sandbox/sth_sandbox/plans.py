@@ -21,7 +21,6 @@ ENVIRONMENT = {
 # Neither the environment, nor the user, nor site packages reach the interpreter.
 ISOLATED = ("-I", "-S", "-B")
 _RUN_PYTHON = "from sth_sandbox.runners.python import run_instance; run_instance()"
-_RUN_UNPACK = "from sth_sandbox.unpack import main; main(['extract'])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +73,23 @@ def instance_plan(
 
 def unpack_plan(machine: Machine, *, target: str, descriptors: Sequence[int]) -> Plan:
     """Unpack the archive at descriptor 3 into `target`, which is all that it can write to."""
-    user = unpack_user(machine)
+    return _target_plan(machine, "extract", target, descriptors)
+
+
+def clear_plan(machine: Machine, *, target: str, descriptors: Sequence[int]) -> Plan:
+    """Remove everything that is in `target`."""
+    return _target_plan(machine, "clear", target, descriptors)
+
+
+def _target_plan(machine: Machine, task: str, target: str, descriptors: Sequence[int]) -> Plan:
     return _plan(
         machine,
         package=target,
-        host_name="sth-unpack",
-        user=user,
+        host_name=f"sth-{task}",
+        user=unpack_user(machine),
         environment={**_environment(machine), "SEQUENCE_PATH": package_path(machine, target)},
         descriptors=descriptors,
-        run=_python(machine.host, _RUN_UNPACK),
+        run=_python(machine.host, f"from sth_sandbox.unpack import main; main([{task!r}])"),
         package_writable=True,
     )
 

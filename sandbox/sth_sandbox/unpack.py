@@ -2,7 +2,8 @@
 
     python -m sth_sandbox.unpack inspect FILE     checks it; prints {"package", "files", "bytes",
                                                   "language", "sha256"} or {"error"}
-    extract                                       inside the sandbox: unpacks descriptor 3
+    extract, clear                                inside the sandbox: unpacks descriptor 3 into
+                                                  the folder at $SEQUENCE_PATH, or empties it
 
 One JSON object on stdout, exit code 0, or 1 if that is an error; never a traceback.
 """
@@ -10,6 +11,7 @@ One JSON object on stdout, exit code 0, or 1 if that is an error; never a traceb
 import json
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -110,12 +112,26 @@ def inspect(descriptor: int, rules: Rules) -> Result:
 
 
 def extract(descriptor: int, target: str, rules: Rules) -> Result:
-    """Unpack below `target`, an empty folder."""
+    """Unpack below `target`, an empty folder. Nothing is written of an archive that is refused:
+    it is read as a whole before, and the file may have changed since only to be refused again.
+    """
+    walk(Gunzip(descriptor, limit=rules.stream), Inspector(), rules)
     os.umask(0o022)
     writer = Writer(target)
     totals = walk(Gunzip(descriptor, limit=rules.stream), writer, rules)
     writer.sync()
     return {"files": totals.files, "bytes": totals.bytes, "sha256": totals.sha256}
+
+
+def clear(target: str) -> Result:
+    """Remove what is in `target`, not itself."""
+    for name in os.listdir(target):
+        path = f"{target}/{name}"
+        if os.path.isdir(path):
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
+    return {}
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -143,6 +159,8 @@ def _run(arguments: list[str], rules: Rules) -> Result:
     match arguments:
         case ["extract"]:
             return extract(_PACKAGE_DESCRIPTOR, os.environ["SEQUENCE_PATH"], rules)
+        case ["clear"]:
+            return clear(os.environ["SEQUENCE_PATH"])
         case ["inspect", path]:
             return inspect(os.open(path, os.O_RDONLY | os.O_CLOEXEC), rules)
         case _:

@@ -94,6 +94,10 @@ class Agent:
             raise Refused(message["error"])
         return message, descriptors
 
+    def answered(self) -> set[int]:
+        """The requests whose answers have come and wait to be taken."""
+        return set(self._answers)
+
     def ask(self, operation: str, descriptors: Sequence[int] = (), **fields: object) -> Json:
         message, received = self.answer(self.send(operation, descriptors, **fields))
         packets.close_all(received)
@@ -113,7 +117,7 @@ class Agent:
         return self.started(name, self.send_start(sha256, name, **fields))
 
     def send_start(self, sha256: str, name: str, **fields: object) -> int:
-        asked = {"language": "python", "isolation": "zygote", **fields}
+        asked: Json = {"language": "python", "isolation": "zygote", **fields}
         return self.send("start", instance=name, sha256=sha256, **asked)
 
     def started(self, name: str, number: int) -> Started:
@@ -181,8 +185,13 @@ class Spawner:
         if ordinary and os.geteuid() == 0:
             self._user = NOBODY
             self._give_away()
+        self._options = options
+        self.restart()
+
+    def restart(self) -> None:
+        """Start it, again after it has ended."""
         self.process = subprocess.Popen(
-            self.command(*options),
+            self.command(*self._options),
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(self._sources())},
             cwd="/",
             user=self._user,

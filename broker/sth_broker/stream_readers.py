@@ -72,11 +72,12 @@ class Source:
     def __init__(
         self, channel: Channel, *, stall: float, on_over: Callable[["Source"], None]
     ) -> None:
+        # Bytes read of the channel.
+        self.front = 0
         self._channel = channel
         self._stall = stall
         self._on_over = on_over
         self._readers: list[Reader] = []
-        self._front = 0
         self._settled = 0
         self._watch_handle: asyncio.TimerHandle | None = None
         self.reading = False
@@ -85,10 +86,10 @@ class Source:
 
     def join(self, on_stall: Callable[[], None]) -> Reader:
         """A reader of everything that comes from now on."""
-        reader = Reader(self, self._front, on_stall)
+        reader = Reader(self, self.front, on_stall)
         self._readers.append(reader)
-        if len(self._readers) > 1 and self._watch_handle is None:
-            self._watch()
+        if len(self._readers) > 1:
+            self._begin_watch(reader)
         return reader
 
     async def read_for(self, leader: Reader) -> bytes:
@@ -109,7 +110,7 @@ class Source:
             self.ended = True
             self._wake_all()
             return b""
-        self._front += len(data)
+        self.front += len(data)
         if len(self._readers) > 1:
             for reader in self._readers:
                 if reader is not leader:
@@ -137,7 +138,7 @@ class Source:
             self.settle()
             return
         self._over()
-        if self.ended and self._settled == self._front:
+        if self.ended and self._settled == self.front:
             self._channel.finish()
         elif self.failure is None:
             self._channel.reset(StreamFailed.code, "its reader has left")
@@ -159,6 +160,14 @@ class Source:
         for reader in self._readers:
             reader.wake()
 
+    def _begin_watch(self, newcomer: Reader) -> None:
+        now = asyncio.get_running_loop().time()
+        newcomer.seen_at = now
+        if self._watch_handle is None:
+            for reader in self._readers:
+                reader.seen_position, reader.seen_at = reader.position, now
+            self._watch()
+
     def _watch(self) -> None:
         """Close readers that stand still while others are ahead. Positions are compared from time
         to time, so that nothing is spent on it for each chunk."""
@@ -166,7 +175,7 @@ class Source:
         now = loop.time()
         highest = max((each.position for each in self._readers), default=0)
         for reader in list(self._readers):
-            if reader.position in (self._front, highest) or reader.position != reader.seen_position:
+            if reader.position in (self.front, highest) or reader.position != reader.seen_position:
                 reader.seen_position, reader.seen_at = reader.position, now
             elif now - reader.seen_at >= self._stall:
                 logger.info("a reader took nothing for %.0f s while another moved", self._stall)

@@ -32,6 +32,7 @@ class AuditLog:
         self._clock = clock
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._end, self._previous = _cut_torn_tail(self._descriptor)
+        self._is_torn = False
         # One thread keeps the lines in order, and finishes a line whose caller gave up waiting.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="audit")
 
@@ -58,17 +59,20 @@ class AuditLog:
         entry["previous"] = self._previous
         line = json.dumps(entry, separators=(",", ":")).encode()
         try:
+            if self._is_torn:
+                # A line failed before; the next one must follow a whole one.
+                os.ftruncate(self._descriptor, self._end)
+            self._is_torn = True
             written = os.write(self._descriptor, line + b"\n")
             if written != len(line) + 1:
                 raise OSError(f"{written} bytes of {len(line) + 1} were taken")
             os.fsync(self._descriptor)
         except OSError as error:
-            # The next line must follow a whole one.
-            os.ftruncate(self._descriptor, self._end)
             raise StorageFailed(
                 f"the audit in {self._path} cannot be written: {error}",
                 hint="nothing that must be audited is done until it can; free some space",
             ) from None
+        self._is_torn = False
         self._end += len(line) + 1
         self._previous = hashlib.sha256(line).hexdigest()
 

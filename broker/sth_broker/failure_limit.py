@@ -26,3 +26,6 @@ class FailureLimit:
         self._empty_at.move_to_end(address)
         if len(self._empty_at) > _REMEMBERED:
             self._empty_at.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._empty_at)

@@ -97,15 +97,16 @@ async def running_core(
     clock: Clock | None = None,
     lifetime: float = AGENT_LIFETIME_SECONDS,
     resume_seconds: float = 60.0,
+    port: int = 0,
 ) -> AsyncIterator[Core]:
-    """A core with its state in `data`."""
+    """A core with its state in `data`. `port`: that of an earlier one, to be found again."""
     clock = clock or Clock()
     store = open_store(data)
     audit = AuditLog(data / "audit.ndjson", clock=clock)
     keys = data / "pki"
     authority = CertificateAuthority.open(keys, now=clock())
     tokens = TokenService(store.records, audit, keys, clock=clock)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     addresses = [f"127.0.0.1:{listening.getsockname()[1]}"]
     gateway = Gateway(addresses=addresses, resume_seconds=resume_seconds)
     hubs = HubRegistry(store.records, audit, gateway, clock=clock)
@@ -120,7 +121,7 @@ async def running_core(
         lifetime=lifetime,
         clock=clock,
     )
-    port = AgentsPort(
+    agents_port = AgentsPort(
         authority=authority,
         directory=keys,
         names=["localhost", "127.0.0.1"],
@@ -130,7 +131,7 @@ async def running_core(
         clock=clock,
     )
     gateway.start()
-    await port.start(listening)
+    await agents_port.start(listening)
     try:
         yield Core(
             port=listening.getsockname()[1],
@@ -143,11 +144,11 @@ async def running_core(
             hubs=hubs,
             gateway=gateway,
             enrolment=enrolment,
-            agents_port=port,
+            agents_port=agents_port,
         )
     finally:
         await gateway.close()
-        await port.close()
+        await agents_port.close()
         await hubs.close()
         audit.close()
         await store.close()
@@ -311,12 +312,12 @@ class AgentEnd:
         return closed
 
 
-def enrolment_body(token: JoinToken, csr: str, **fields: Any) -> dict[str, Any]:
+def enrolment_body(token: JoinToken, request: str, **fields: Any) -> dict[str, Any]:
     """What a machine posts to join."""
     return {
         "token_id": token.public_id,
         "secret": base64.urlsafe_b64encode(token.secret).decode(),
-        "csr": csr,
+        "csr": request,
         "name": "",
         "host_name": "Pi 4",
         "arch": "aarch64",

@@ -33,7 +33,7 @@ class ChannelUser:
 class Channel:
     """One stream of a session. Once the channel is over every intent does nothing."""
 
-    __slots__ = ("_mux", "_wake", "number", "request", "user")
+    __slots__ = ("_mux", "_wake", "lost", "number", "request", "user")
 
     def __init__(
         self, mux: Mux, wake: Callable[[], None], number: int, request: Mapping[str, Any]
@@ -43,6 +43,8 @@ class Channel:
         self.number = number
         self.request = request
         self.user = ChannelUser()
+        # Set by the session when it is lost with all its channels.
+        self.lost = False
 
     def accept(self, info: Mapping[str, object]) -> None:
         self._mux.accept(self.number, info)
@@ -61,7 +63,7 @@ class Channel:
     @property
     def over(self) -> bool:
         """Whether nothing moves on it any more, in either direction."""
-        return self.number not in self._mux.channels()
+        return self.lost or self.number not in self._mux.channels()
 
     def finish(self) -> None:
         """Send no more after what is queued."""

@@ -123,6 +123,7 @@ class Session:
         self.mux.detach()
         channels, self._channels = self._channels, {}
         for channel in channels.values():
+            channel.lost = True
             user, channel.user = channel.user, ChannelUser()
             user.reset(error, None)
         self._requests.abandon()

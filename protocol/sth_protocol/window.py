@@ -3,9 +3,10 @@
 The receiver has a window of `size` bytes. The limit it grants is `consumed + size`: the sender may
 send up to that offset and no further. `consumed` is what the user of the channel has put where it
 belongs (a process, a journal, an HTTP peer), so that a slow user stops the sender and nothing piles
-up between them. A new limit is told when it would be at least half a window above the one before:
-the sender has the other half to go on with while the grant travels, and small reads cost no frame
-each.
+up between them. A new limit is told when it would be at least half a window above the one before, or
+128 KiB: the sender has the rest to go on with while the grant travels, and small reads cost no
+frame each. The 128 KiB matter to a sender that keeps what is not consumed in a place smaller than
+a large window, such as the socket of an Instance: it would wait for the next tick otherwise.
 
 A window begins with 16 KiB, which nobody can take away: however many channels stand still, another
 one always moves. It doubles, up to 1 MiB, when a whole window is consumed between two ticks of the
@@ -24,6 +25,7 @@ from sth_protocol.errors import ChannelViolation, FlowControlViolated, Internal
 MIN_WINDOW: Final = 16 * 1024
 MAX_WINDOW: Final = 1024 * 1024
 POOL: Final = 16 * 1024 * 1024
+REPORT: Final = 128 * 1024
 
 
 class Pool:
@@ -84,7 +86,7 @@ class ReceiveWindow:
             raise Internal(f"{count} consumed of {self.received - self.consumed} bytes received")
         self.consumed += count
         self._consumed_since_tick += count
-        if 2 * (self.consumed + self.size - self.limit) < self.size:
+        if self.consumed + self.size - self.limit < min(self.size // 2, REPORT):
             return False
         self._grow()
         return True

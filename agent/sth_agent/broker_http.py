@@ -74,6 +74,7 @@ def request(
     connection = http.client.HTTPConnection(address.host, address.port, timeout=TIMEOUT)
     with _connect(address) as plain, _wrap(plain, address, context) as stream:
         connection.sock = stream
+        peer_certificate = stream.getpeercert(binary_form=True) or b""
         headers = {"Host": str(address), "Connection": "close"}
         data = None
         if body is not None:
@@ -94,7 +95,7 @@ def request(
             answer.status,
             content,
             _seconds(answer.getheader("Date")),
-            stream.getpeercert(binary_form=True) or b"",
+            peer_certificate,
         )
 
 

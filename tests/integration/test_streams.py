@@ -3,11 +3,11 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterator
 
 import pytest
 from tests.support import packages
 from tests.support.system import System
+from tests.support.waiting import wait_for
 
 from sth_client import Client
 from sth_protocol.errors import NotFound
@@ -109,7 +109,7 @@ async def run(context, input):
         assert b"".join(stderr) == b"to stderr\n"
     with client.log(instance) as log:
         assert b"to the log" in b"".join(log)
-    assert client.instance(instance).status == "completed"
+    wait_for("the end is known", lambda: client.instance(instance).status == "completed")
 
 
 def test_stdin_reaches_the_program(shared_system: System) -> None:
@@ -133,8 +133,8 @@ def test_program_that_fails_tells_where(shared_system: System) -> None:
     with client.stderr(instance) as stderr:
         text = b"".join(stderr).decode()
     assert "ValueError: on purpose" in text
+    wait_for("the end is known", lambda: client.instance(instance).status == "errored")
     ended = client.instance(instance)
-    assert ended.status == "errored"
     assert ended.exit_code == 23
     assert "main.py" in str(ended.raw["error"])
 
@@ -150,9 +150,3 @@ def test_stop_and_kill_end_a_program(shared_system: System) -> None:
 def test_unknown_instance_is_not_found(shared_system: System) -> None:
     with pytest.raises(NotFound):
         shared_system.client().instance("00000000-0000-4000-8000-000000000000")
-
-
-def numbered(count: int, start: int = 0) -> Iterator[bytes]:
-    """ndjson records, a block of a hundred at a time."""
-    for first in range(start, start + count, 100):
-        yield b"".join(b'{"n": %d}\n' % n for n in range(first, first + 100))

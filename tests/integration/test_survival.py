@@ -103,7 +103,12 @@ def test_revoked_hub_is_cut_off_and_stays_so(system: System) -> None:
         lambda: all(each.status != "online" for each in client.hubs()),
         seconds=2,
     )
-    wait_for(
-        "the agent names the reason", lambda: "REVOKED" in agent.call("status", "--json").stdout
-    )
-    assert json.loads(agent.call("status", "--json").stdout)
+
+    def state() -> str:
+        told = json.loads(agent.call("status", "--json").stdout)
+        return str(told.get("connection", {}).get("state"))
+
+    wait_for("the agent names the reason", lambda: state() == "revoked")
+    agent.kill()
+    agent.run()
+    wait_for("it is refused again", lambda: state() == "revoked")

@@ -62,9 +62,9 @@ class Instance:
     async def run(self) -> int:
         """The program from loading to the last byte of its output."""
         self._control.listen(
-            {"stop": self._on_stop, "kill": self._on_kill, "event": self._on_event},
+            {"stop": self._on_stop, "kill": lambda message: self._kill(), "event": self._on_event},
             resynchronise=self._on_resync,
-            gone=lambda: self._ending.decide(frames.EXIT_KILLED),
+            gone=self._kill,
         )
         program = self._load()
         if program is not None:
@@ -127,6 +127,8 @@ class Instance:
         said = program.with_result(result)
         if said != program:
             self._announce(said)
+        if isinstance(result, (int, float)) and said.content_type == frames.TEXT:
+            result = str(result)
         self._output.declare(said.content_type, said.provides)
         await collect(as_items(result), self._output, turns=self._turns)
 
@@ -157,9 +159,12 @@ class Instance:
         self._input.report_position()
         if code == frames.EXIT_STOPPED:
             self._control.send("stopped")
+        await self._ending.unless_killed(self._drained())
+        return self._ending.code if self._ending.code == frames.EXIT_KILLED else code
+
+    async def _drained(self) -> None:
         await self._output.sink.drained()
         await self._control.drained()
-        return code
 
     def _tell_error(self, code: int, error: BaseException | str) -> None:
         described: dict[str, Any] | None = None
@@ -188,9 +193,9 @@ class Instance:
         self._unwind_seconds = max(seconds, 0.0)
         self._ending.decide(frames.EXIT_STOPPED)
 
-    def _on_kill(self, message: Message) -> None:
+    def _kill(self) -> None:
         self._unwind_seconds = 0.0
-        self._ending.decide(frames.EXIT_KILLED)
+        self._ending.kill()
 
     def _on_event(self, message: Message) -> None:
         self._context.deliver(str(message.get("name", "")), message.get("message"))
@@ -198,17 +203,17 @@ class Instance:
     def _on_resync(self, token: bytes) -> None:
         self._control.send("resynced", token=token.hex(), **self._input.resynchronise())
 
-    def _wait_in_place(self) -> None:
+    def _wait_in_place(self, seconds: float | None) -> bool:
         """Waits for input in a program that does not use the event loop, and sees to the rest."""
         self._output.flush()
         waiting = select.poll()
         waiting.register(self._source.socket, select.POLLIN)
         waiting.register(self._control.descriptor, select.POLLIN)
+        sink = self._output.sink
         while True:
-            sink = self._output.sink
             if sink.waiting:
                 waiting.register(sink.socket, select.POLLOUT)
-            ready = {descriptor for descriptor, _ in waiting.poll()}
+            ready = {descriptor for descriptor, _ in waiting.poll(seconds and seconds * 1000)}
             if sink.socket.fileno() in ready:
                 sink.push()
                 if not sink.waiting:
@@ -218,4 +223,6 @@ class Instance:
             if self._ending.code is not None or self._stopping is not None:
                 raise Interrupted
             if self._source.socket.fileno() in ready:
-                return
+                return True
+            if not ready:
+                return False

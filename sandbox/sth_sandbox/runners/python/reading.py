@@ -18,6 +18,7 @@ from sth_sandbox.runners.python.sockets import FrameSource
 from sth_sandbox.runners.python.turns import Turns
 
 _REPORT_SECONDS = 0.1
+_SELDOM_SECONDS = 5.0
 _REPORT_BYTES = 256 * 1024
 
 
@@ -32,10 +33,11 @@ class Input(Derived):
         source: FrameSource,
         *,
         turns: Turns,
-        wait_in_place: Callable[[], None],
+        wait_in_place: Callable[[float | None], bool],
         report: Callable[[int, int], None],
     ) -> None:
-        """`wait_in_place` blocks until the socket may be read; `report` tells what is consumed."""
+        """`wait_in_place` blocks until the socket may be read, or for so many seconds: then it
+        returns False. `report` tells what is consumed."""
         self.content_type: str | None = None
         self._source = source
         self._turns = turns
@@ -81,7 +83,6 @@ class Input(Derived):
 
     def report_position(self) -> None:
         """Tells what is consumed, if that is news."""
-        self._timer = None
         position = self.position()
         if position != self._reported:
             self._reported = position
@@ -115,6 +116,8 @@ class Input(Derived):
             if self._ended:
                 return False
             await self._wait()
+        if self._timer is None:
+            self._arm(_REPORT_SECONDS)
         return True
 
     def _advance_in_place(self) -> bool:
@@ -122,21 +125,30 @@ class Input(Derived):
         while not self._take():
             if self._ended:
                 return False
-            self._wait_in_place()
+            if not self._wait_in_place(_REPORT_SECONDS):
+                self.report_position()
+                self._wait_in_place(None)
         return True
 
     def _settle(self) -> None:
         """The program asks for more: it is done with what it had."""
         self._asking = True
-        if self._batch is None:
-            return
-        offset, _ = self.position()
         overdue = time.monotonic() - self._reported_at >= _REPORT_SECONDS
-        if overdue or offset - self._reported[0] >= _REPORT_BYTES:
+        if overdue or self.position()[0] - self._reported[0] >= _REPORT_BYTES:
             self.report_position()
-        elif self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_REPORT_SECONDS, self.report_position)
+
+    def _arm(self, delay: float) -> None:
+        """Reports in a while, and then again: more and more rarely while there is no news."""
+
+        def report() -> None:
+            self._timer = None
+            before = self._reported
+            self.report_position()
+            if not self._asking or self.position() != self._reported:
+                quiet = self._reported == before
+                self._arm(min(delay * 2, _SELDOM_SECONDS) if quiet else _REPORT_SECONDS)
+
+        self._timer = asyncio.get_running_loop().call_later(delay, report)
 
     def _take(self) -> bool:
         """Makes items out of the frames that are there; False if there are none."""

@@ -274,10 +274,9 @@ async def _errors(
     except web.HTTPException as error:
         refused = BadRequest(error.text or error.reason)
         return web.json_response(refused.to_wire(), status=error.status)
-    except RequestPayloadError:
-        refused = BodyCut("the body is not what its header promised")
-    except ConnectionError:
-        raise
+    except (RequestPayloadError, ConnectionError):
+        # Nobody may be there to read the answer; raised, it would be logged as a fault of ours.
+        refused = BodyCut("the body ended before its end")
     except Exception:
         logger.exception("%s %s failed", request.method, request.path)
         refused = Internal("the broker failed; its log tells more")

@@ -30,9 +30,9 @@ from sth_broker.hubs import HubRegistry
 from sth_broker.pki import AGENT_LIFETIME_SECONDS, SERVER_NAME, CertificateAuthority
 from sth_broker.store.embedded import Store, open_store
 from sth_broker.tokens import TokenService
-from sth_protocol import handshake
+from sth_protocol import frames, handshake
 from sth_protocol.control import notice, reply
-from sth_protocol.events import Closed, Control, Event
+from sth_protocol.events import Control, Event
 from sth_protocol.handshake import Close, Hello, Welcome
 from sth_protocol.jointoken import JoinToken, parse_token
 from sth_protocol.model import HubInfo
@@ -303,14 +303,6 @@ class AgentEnd:
         self.mux.control(reply(id, result))
         await self.flush()
 
-    async def closing(self) -> Closed:
-        """The CLOSE of the broker, after which the websocket ends."""
-        closed: Closed = await self.next_event(Closed)
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await self.websocket.recv()
-        return closed
-
 
 def enrolment_body(token: JoinToken, request: str, **fields: Any) -> dict[str, Any]:
     """What a machine posts to join."""
@@ -346,11 +338,16 @@ def show_certificate(
         os.close(descriptor)
 
 
-def close_of(message: bytes) -> Close:
-    """The CLOSE in an answer to HELLO."""
-    answer = handshake.decode_answer(message)
-    assert isinstance(answer, Close), answer
-    return answer
+async def close_on(websocket: ClientConnection) -> Close:
+    """Why the broker closes the link; what comes before is dropped. The websocket ends then."""
+    reason: Close | None = None
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            for kind, _, _, payload in frames.decode(await _binary(websocket)):
+                if kind == frames.FrameType.CLOSE:
+                    reason = Close(**frames.decode_map(payload))
+    assert reason is not None, "the websocket ended without a CLOSE"
+    return reason
 
 
 async def _binary(websocket: ClientConnection) -> bytes:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sth_sandbox.errors import SandboxError, bad_package
-from sth_sandbox.gunzip import PACK_HINT, Gunzip
+from sth_sandbox.gunzip import Gunzip
 
 _BLOCK = 512
 _PIECE = 256 * 1024
@@ -148,9 +148,9 @@ class _Walk:
         try:
             header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
         except tarfile.HeaderError as error:
-            raise bad_package(f"not a valid tar archive: {error}", hint=PACK_HINT) from error
+            raise bad_package(f"not a valid tar archive: {error}") from error
         if header.size < 0:
-            raise bad_package("not a valid tar archive: a negative size", hint=PACK_HINT)
+            raise bad_package("not a valid tar archive: a negative size")
         return header
 
     def _member(self, header: tarfile.TarInfo, extended: _Extended) -> None:
@@ -222,11 +222,11 @@ class _Walk:
         """`extended` is None for a global header, which may not rename or resize members."""
         for key, value in _pax_records(self._read_extended(header)):
             if key.startswith("GNU.sparse"):
-                raise bad_package("the archive has sparse files", hint=PACK_HINT)
+                raise bad_package("the archive has sparse files")
             if key not in ("path", "size"):
                 continue
             if extended is None:
-                raise bad_package(f"a global header of the archive sets {key}", hint=PACK_HINT)
+                raise bad_package(f"a global header of the archive sets {key}")
             if key == "path":
                 extended.path = value
             elif value.isascii() and value.isdigit() and len(value) < 20:
@@ -275,4 +275,4 @@ def _text(data: bytes) -> str:
 
 
 def _refuse(path: tuple[str, ...], what: str) -> SandboxError:
-    return bad_package(f"member {'/'.join(path)[:200]!r} {what}", hint=PACK_HINT)
+    return bad_package(f"member {'/'.join(path)[:200]!r} {what}")

@@ -26,6 +26,7 @@ _TREE = "tree"
 _SUMMARY = "unpacked.json"
 _TEMPORARY = "unpacking-"
 _UNPACK_SECONDS = 120.0
+_MAX_JOBS = 16
 _MAX_RESULT = 16 * 1024
 
 Result = Mapping[str, object] | SandboxError
@@ -87,6 +88,10 @@ class Cache:
 
     def _begin(self, sha256: str, package: int) -> _Job:
         _check_is_file(package)
+        if len(self._jobs) >= _MAX_JOBS:
+            raise insufficient(
+                f"{_MAX_JOBS} packages are being unpacked already", hint="try again later"
+            )
         folder = f"{FOLDER}/{_TEMPORARY}{sha256}"
         tree = f"{folder}/{_TREE}"
         output, child_output = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

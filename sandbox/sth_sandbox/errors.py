@@ -4,6 +4,8 @@ The codes are those of `sth_protocol.errors`, which this package may not import:
 kept apart from everything that talks to a network. A test compares the two.
 """
 
+PACK_HINT = "a package is made by: tar -czf package.tar.gz -C FOLDER ."
+
 
 class SandboxError(Exception):
     """Any error that is answered over the spawner's socket."""
@@ -31,7 +33,7 @@ def conflict(message: str) -> SandboxError:
 
 
 def bad_package(message: str, *, hint: str = "") -> SandboxError:
-    return SandboxError("BAD_PACKAGE", message, hint=hint or "see docs/reference for packages")
+    return SandboxError("BAD_PACKAGE", message, hint=hint or PACK_HINT)
 
 
 def too_large(message: str) -> SandboxError:

@@ -70,7 +70,7 @@ class Gunzip:
         try:
             self._ready = self._decompressor.decompress(self._compressed, _PIECE)
         except zlib.error as error:
-            raise bad_package(f"not a valid gzip archive: {error}", hint=PACK_HINT) from error
+            raise bad_package(f"not a valid gzip archive: {error}") from error
         self._position = 0
         self._compressed = self._decompressor.unconsumed_tail or self._decompressor.unused_data
         self._produced += len(self._ready)
@@ -94,6 +94,3 @@ class Gunzip:
             raise bad_package(f"the archive is longer than {self._limit} bytes")
         self._hash.update(data)
         return data
-
-
-PACK_HINT = "a package is made by: tar -czf package.tar.gz -C FOLDER ."

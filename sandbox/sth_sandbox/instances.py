@@ -18,7 +18,7 @@ from sth_sandbox.spec import InstanceSpec
 
 # Seven outer ends, a pidfd, and some that live only while one starts.
 _DESCRIPTORS_EACH = 10
-_DESCRIPTORS_RESERVED = 64
+_DESCRIPTORS_RESERVED = 128
 
 Exit = dict[str, object]
 
@@ -161,7 +161,8 @@ class Instances:
             on_ready(instance, None)
         else:
             error = refused(
-                f"the sandbox could not be made: {failure}", hint="see sth-agent doctor"
+                f"the sandbox could not be made: {failure}",
+                hint="see spawner.log, and what this machine enforces",
             )
             on_ready(instance, error)
 

@@ -5,7 +5,7 @@ lets through. So the tables are our own, a call newer than they are does not exi
 (ENOSYS), and any other calling convention than the process's own ends it.
 
 The kernel keeps a list of calls that a filter always allows, so the length of the chain costs
-nothing on those; docs/explanation has the list of what is denied and why.
+nothing on those. docs/explanation/sandbox.md says what is denied and why.
 """
 
 import errno

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 _PAGE = 100
+_MAX_CONNECTIONS = 32
 
 Fields = Mapping[str, object]
 
@@ -87,6 +88,10 @@ class Server:
             return
         except OSError as error:
             logger.warning("no connection could be accepted: %s", error)
+            return
+        if len(self._connections) >= _MAX_CONNECTIONS:
+            logger.warning("too many connections: one was turned away")
+            peer.close()
             return
         credentials = peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         pid, user, _ = struct.unpack("3i", credentials)

@@ -32,8 +32,8 @@ async function load(directory, main) {
 function mainFile(directory, main) {
   if (typeof main !== "string" || !main) throw new BadEntryPoint("package.json has no main");
   const root = fs.realpathSync(directory);
-  for (const name of [main, `${main}.js`, path.join(main, "index.js")]) {
-    const file = path.resolve(root, name);
+  for (const suffix of ["", ".js", ".json", ".cjs", ".mjs", "/index.js"]) {
+    const file = path.resolve(root, `${main}${suffix}`);
     if (!file.startsWith(`${root}${path.sep}`)) {
       throw new BadEntryPoint(`main is "${main}", which is outside of the package`);
     }

@@ -107,7 +107,12 @@ class Instance:
             self._ending.complete()
         except SystemExit as error:
             self._exit_as_asked(error.code)
-        except (asyncio.CancelledError, Interrupted):
+        except Interrupted:
+            # The program waited for input in place, and could not let its stop handlers run.
+            if self._stopping is not None:
+                await self._stopping
+            self._ending.decide(frames.EXIT_STOPPED)
+        except asyncio.CancelledError:
             # Cancelled by this runner: the reason is decided. By the program itself: a failure.
             self._ending.decide(frames.EXIT_FAILED, "the program cancelled itself")
         except BaseException as error:
@@ -122,7 +127,7 @@ class Instance:
             self._context.config,
         )
         result = program.function(*bound.args, **bound.kwargs)
-        if inspect.iscoroutine(result):
+        if inspect.isawaitable(result):
             result = await result
         said = program.with_result(result)
         if said != program:

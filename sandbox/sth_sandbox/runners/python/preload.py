@@ -9,6 +9,7 @@ import asyncio.unix_events
 import encodings.ascii
 import encodings.idna
 import encodings.latin_1
+import encodings.punycode
 import encodings.utf_8
 import importlib.util
 import inspect

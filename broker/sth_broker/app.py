@@ -37,7 +37,7 @@ from sth_broker.stream_readers import StreamReaders
 from sth_broker.tokens import TokenService
 from sth_broker.topics import TopicService
 from sth_protocol.errors import Unauthorized
-from sth_protocol.ids import DEFAULT_SPACE
+from sth_protocol.ids import DEFAULT_SPACE, LOCAL_HUB
 
 BY_BROKER = "broker"
 
@@ -63,6 +63,10 @@ class Broker:
             pins=[self.services.authority.pin],
             by=BY_BROKER,
         )
+
+    def is_local_hub_online(self) -> bool:
+        hubs = self.services.hub_views.states(DEFAULT_SPACE)
+        return any(each.online and each.name == LOCAL_HUB for each in hubs)
 
 
 @asynccontextmanager

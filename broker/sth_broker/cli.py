@@ -156,6 +156,7 @@ async def _with_local_hub(
         directory=broker.directory.hub,
         log=broker.directory.hub_log,
         make_token=broker.make_join_token,
+        is_online=broker.is_local_hub_online,
     )
     starting = asyncio.create_task(_start(hub))
     received = await stop
@@ -177,7 +178,7 @@ async def _start(hub: "LocalHub") -> None:
         # The broker is of use without it.
         _say(f"! {error.message}\n  {error.hint}")
     else:
-        _say(f'✓ Built-in Hub "{LOCAL_HUB}" started   it says in {hub.log} what it does')
+        _say(f'✓ Built-in Hub "{LOCAL_HUB}" runs; it says in {hub.log} what it does')
 
 
 def _say_ready(broker: "Broker") -> None:

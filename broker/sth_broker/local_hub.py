@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from sth_broker.private_files import write_private
-from sth_protocol.errors import Conflict, Misconfigured
+from sth_protocol.errors import Conflict, Forbidden, Misconfigured
 from sth_protocol.ids import LOCAL_HUB
 
 logger = logging.getLogger(__name__)
@@ -19,19 +19,30 @@ logger = logging.getLogger(__name__)
 JOIN_SECONDS = 60.0
 STOP_GRACE_SECONDS = 10
 RESTART_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-# Ends that a new start would not change: told to stop, refused, runs already, cannot run here.
-_FINAL_EXITS = frozenset({0, 4, Conflict.exit_code, Misconfigured.exit_code})
+# How often to look after an agent that an earlier broker started.
+LOOK_SECONDS = 15.0
+# Ends that a new start would not change: told to stop, refused, cannot run here.
+_FINAL_EXITS = frozenset({0, Forbidden.exit_code, Misconfigured.exit_code})
 
 MakeToken = Callable[[], Awaitable[str]]
 
 
 class LocalHub:
-    """`directory`: the agent's state; `log`: what it says; `make_token`: a join token for it."""
+    """`directory`: the agent's state; `log`: what it says; `make_token`: a join token for it;
+    `is_online`: whether it is connected."""
 
-    def __init__(self, *, directory: Path, log: Path, make_token: MakeToken) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        log: Path,
+        make_token: MakeToken,
+        is_online: Callable[[], bool],
+    ) -> None:
         self._directory = directory
         self.log = log
         self._make_token = make_token
+        self._is_online = is_online
         self._joined = directory.with_name("hub.joined")
         self._supervisor: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -118,11 +129,21 @@ class LocalHub:
             if code in _FINAL_EXITS:
                 logger.info("the built-in Hub ended with %d", code)
                 return
-            delay = RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)]
-            failures += 1
-            logger.warning("the built-in Hub ended with %d; again in %.0f s", code, delay)
-            await asyncio.sleep(delay)
+            if code == Conflict.exit_code:
+                logger.info("the built-in Hub runs since an earlier broker")
+                await self._until_offline()
+            else:
+                delay = RESTART_SECONDS[min(failures, len(RESTART_SECONDS) - 1)]
+                failures += 1
+                logger.warning("the built-in Hub ended with %d; again in %.0f s", code, delay)
+                await asyncio.sleep(delay)
             self._process = self._launch()
+
+    async def _until_offline(self) -> None:
+        """Return when an agent that is no child of ours may be gone; starting another one shows."""
+        await asyncio.sleep(LOOK_SECONDS)
+        while self._is_online():  # noqa: ASYNC110 - nothing is in a hurry here
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _ended(self, process: subprocess.Popen[bytes]) -> int:
         """The exit code of a child. asyncio's own processes are killed when their loop closes."""

@@ -1,6 +1,7 @@
 """`sth-broker up` as a process: from nothing to open ports, and to its end."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -18,12 +19,15 @@ import pytest
 from tests.support.system import Process
 from tests.support.waiting import wait_for
 
+from sth_client import Client
+
 
 @dataclass
 class Up:
     """One data directory and the brokers that use it, one after the other."""
 
     directory: Path
+    local_hub: bool = False
     process: Process | None = None
 
     @property
@@ -42,7 +46,8 @@ class Up:
 
     def command(self, *options: str) -> list[str]:
         base = [sys.executable, "-m", "sth_broker", "up", "--data", str(self.data)]
-        return [*base, "--agents", "127.0.0.1:0", "--no-local-hub", *options]
+        hub = [] if self.local_hub else ["--no-local-hub"]
+        return [*base, "--agents", "127.0.0.1:0", *hub, *options]
 
     def start(self, *options: str) -> None:
         command = self.command("--listen", "127.0.0.1:0", *options)
@@ -180,3 +185,63 @@ def test_wrong_options_are_refused_without_a_traceback(up: Up, options: tuple[st
     said = up.fails("--listen", "127.0.0.1:0", *options)
     assert said.returncode == 78
     assert "Traceback" not in said.stderr
+
+
+@pytest.fixture
+def with_hub(tmp_path: Path) -> Iterator[Up]:
+    running = Up(tmp_path, local_hub=True)
+    yield running
+    if running.process is not None:
+        running.end()
+    agent(running, "stop", "--grace", "1s")
+
+
+def agent(up: Up, *arguments: str) -> int:
+    """The exit code of `sth-agent ARGUMENTS` about the built-in Hub."""
+    command = [sys.executable, "-m", "sth_agent", *arguments, "--state", str(up.data / "hub")]
+    return subprocess.run(
+        command, env=up.env, capture_output=True, timeout=60, check=False
+    ).returncode
+
+
+def online(up: Up) -> bool:
+    token = (up.data / "admin.token").read_text().strip()
+    hubs = Client(up.facts["url"], token=token).hubs()
+    return [(each.name, each.status) for each in hubs] == [("local", "online")]
+
+
+def agent_process(up: Up) -> int:
+    """The id of the built-in Hub's process; 0 if there is none."""
+    wanted = ["run", "--state", str(up.data / "hub")]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (entry / "cmdline").read_text().split("\0")[-4:-1] == wanted:
+                return int(entry.name)
+    return 0
+
+
+def test_built_in_hub_outlives_the_broker_and_is_found_again(with_hub: Up) -> None:
+    with_hub.start()
+    wait_for("the Hub is online", lambda: online(with_hub))
+    process = agent_process(with_hub)
+    assert with_hub.end() == 0
+    assert process == agent_process(with_hub) != 0
+    with_hub.start()
+    wait_for("the Hub is online again", lambda: online(with_hub))
+    assert process == agent_process(with_hub)
+
+
+def test_stop_all_ends_the_built_in_hub_with_the_broker(with_hub: Up) -> None:
+    with_hub.start("--stop-all")
+    wait_for("the Hub is online", lambda: online(with_hub))
+    assert with_hub.end() == 0
+    assert agent_process(with_hub) == 0
+
+
+def test_built_in_hub_that_dies_is_started_again(with_hub: Up) -> None:
+    with_hub.start()
+    wait_for("the Hub is online", lambda: online(with_hub))
+    process = agent_process(with_hub)
+    os.kill(process, signal.SIGKILL)
+    wait_for("another one runs", lambda: agent_process(with_hub) not in (0, process))
+    wait_for("the Hub is online again", lambda: online(with_hub))

@@ -29,9 +29,11 @@ class Duplicate:
 
 @dataclass(slots=True)
 class _Row:
-    """`sequences` and `offsets`: where the last batches began, one behind the other."""
+    """`begin`: the first sequence that is known to have been stored, nothing is known of those
+    before it; `sequences` and `offsets`: where the last batches began, one behind the other."""
 
     epoch: int
+    begin: int
     next_sequence: int
     last_ms: int
     sequences: "array[int]" = field(default_factory=lambda: array("Q"))
@@ -79,7 +81,7 @@ class Producers:
             return
         row = self._rows.get(header.producer)
         if row is None or row.epoch != header.epoch or row.next_sequence != header.base_sequence:
-            row = self._rows[header.producer] = _Row(header.epoch, 0, 0)
+            row = self._rows[header.producer] = _Row(header.epoch, header.base_sequence, 0, 0)
         row.next_sequence = header.next_sequence
         row.last_ms = now_ms
         row.sequences.append(header.base_sequence)
@@ -99,6 +101,7 @@ class Producers:
             {
                 "producer": producer.hex(),
                 "epoch": row.epoch,
+                "begin": row.begin,
                 "next": row.next_sequence,
                 "last_ms": row.last_ms,
                 "sequences": row.sequences.tolist(),
@@ -114,6 +117,7 @@ class Producers:
         for each in values:
             producers._rows[bytes.fromhex(each["producer"])] = _Row(
                 each["epoch"],
+                each["begin"],
                 each["next"],
                 each["last_ms"],
                 array("Q", each["sequences"]),
@@ -131,7 +135,12 @@ def _refuse_older(row: _Row, epoch: int) -> None:
 
 
 def _find(row: _Row, header: Header) -> Duplicate:
-    if not row.sequences or header.next_sequence <= row.sequences[0]:
+    if header.base_sequence < row.begin:
+        raise SequenceGap(
+            f"of the producer nothing before record {row.begin} is known here",
+            hint="send again from the sequence that the Topic expects",
+        )
+    if header.next_sequence <= row.sequences[0]:
         return Duplicate(None)
     found = bisect_left(row.sequences, header.base_sequence)
     if found < len(row.sequences) and row.sequences[found] == header.base_sequence:

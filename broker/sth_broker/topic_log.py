@@ -273,11 +273,11 @@ class TopicLog:
             async with asyncio.timeout(timeout), self._making_room:
                 logger.warning("Topic %s/%s is full", self.info.space, self.info.name)
                 while self._size + size > self.info.quota_bytes and self._size > 0:
+                    self._refuse_if_failed()
                     await self._trim(size)
                     if self._size + size <= self.info.quota_bytes:
                         return
                     await self._wait_for_readers()
-                    self._refuse_if_failed()
         except TimeoutError:
             raise TopicFull(
                 f"the Topic {self.info.name} keeps {self._size} bytes that no reader has had",
@@ -335,7 +335,8 @@ class TopicLog:
         """Make a snapshot of the producers durable: of records that are, too. The store's error."""
         async with self._keeping:
             end = self._written_end
-            if end == self._snapshot_offset or self._removed:
+            if end == self._snapshot_offset or self._failure is not None:
+                # After a failure this counts what was not stored, until it is read again.
                 return
             self._producers.expire(now_ms=self._now_ms())
             producers = self._producers.to_value()

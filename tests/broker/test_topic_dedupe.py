@@ -74,6 +74,13 @@ def test_producers_an_unknown_one_may_begin_anywhere() -> None:
     assert Producers().next_sequence(OTHER, 1) == 0
 
 
+def test_producers_what_came_before_an_unknown_beginning_is_not_called_a_duplicate() -> None:
+    producers = of(header(5, 2, offset=10))
+    with pytest.raises(SequenceGap):
+        producers.admit(header(3, 2), now_ms=0)
+    assert producers.admit(header(5, 2), now_ms=0) == Duplicate(10)
+
+
 def test_producers_are_apart() -> None:
     producers = of(header(0), header(0, producer=OTHER))
     assert producers.admit(header(1), now_ms=0) is None

@@ -7,10 +7,17 @@ from tests.sandbox.spawned import Agent, Spawner, modes
 
 
 @pytest.fixture(scope="module", params=modes())
-def shared_spawner(request: pytest.FixtureRequest) -> Iterator[Spawner]:
+def module_spawner(request: pytest.FixtureRequest) -> Iterator[Spawner]:
     spawner = Spawner(ordinary=request.param == "ordinary")
     yield spawner
     spawner.close()
+
+
+@pytest.fixture
+def shared_spawner(module_spawner: Spawner) -> Iterator[Spawner]:
+    """The module's; the agents of one test end with it."""
+    yield module_spawner
+    module_spawner.close_agents()
 
 
 @pytest.fixture

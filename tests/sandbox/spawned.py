@@ -219,9 +219,13 @@ class Spawner:
         self._agents.append(agent)
         return agent
 
-    def close(self) -> None:
+    def close_agents(self) -> None:
         for agent in self._agents:
             agent.close()
+        self._agents.clear()
+
+    def close(self) -> None:
+        self.close_agents()
         self.process.kill()
         self.process.wait()
         shutil.rmtree(self.base, ignore_errors=True)

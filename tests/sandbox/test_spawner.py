@@ -399,6 +399,20 @@ def test_spawner_survives_hostile_packets(spawner: Spawner) -> None:
     running.close()
 
 
+def test_spawner_turns_away_more_connections_than_it_holds(spawner: Spawner) -> None:
+    agents = [spawner.agent() for _ in range(40)]
+    answered = 0
+    for agent in agents:
+        try:
+            agent.ask("list")
+            answered += 1
+        except (EOFError, BrokenPipeError):
+            pass
+    assert 0 < answered < 40
+    agents[0].close()
+    assert agents[1].ask("list")["instances"] == []
+
+
 def test_spawner_lets_go_of_an_agent_that_does_not_read(spawner: Spawner) -> None:
     """Its answers are kept up to a bound, its requests wait; the others are served."""
     deaf = packets.connect(spawner.directory)

@@ -105,7 +105,7 @@ class Outbox:
             batch.add(log.next_again())
         if not log.rewound:
             self._take_control(batch, max_bytes)
-        if not log.rewound and not self._control:
+            # Takes nothing while control frames are left: it has the same limits.
             self._take_data(batch, max_bytes)
         return batch.finish()
 

@@ -246,6 +246,39 @@ def test_mux_reset_ends_a_channel_both_ways_and_drops_what_waits() -> None:
     assert not joined.broker.mux.has_outgoing
 
 
+def test_mux_has_nothing_to_send_for_a_channel_that_was_reset() -> None:
+    joined = Joined()
+    number = opened(joined)
+    joined.agent.mux.reset(number, "TEST")
+    joined.agent.take()
+    joined.broker.mux.send(number, b"waits for its turn")
+    joined.deliver(joined.agent)
+    assert not joined.broker.mux.has_outgoing
+
+
+def test_mux_tells_no_credit_for_a_channel_that_it_reset() -> None:
+    joined = Joined()
+    number = opened(joined)
+    joined.broker.mux.send(number, bytes(MIN_WINDOW))
+    joined.pump()
+    joined.agent.mux.consume(number, MIN_WINDOW)
+    joined.agent.mux.reset(number, "TEST")
+    assert 9 not in kinds(joined.agent.mux.take_outgoing())
+
+
+def test_mux_tells_no_credit_after_done() -> None:
+    joined = Joined()
+    number = opened(joined)
+    joined.broker.mux.send(number, b"data")
+    joined.broker.mux.finish(number)
+    joined.pump()
+    joined.agent.mux.consume(number, 4)
+    joined.agent.mux.flush_consumed()
+    assert kinds(joined.agent.mux.take_outgoing()) == [11, 15]
+    joined.agent.mux.flush_consumed()
+    assert not joined.agent.mux.has_outgoing
+
+
 def test_mux_resets_of_both_sides_may_cross() -> None:
     joined = Joined()
     number = opened(joined)

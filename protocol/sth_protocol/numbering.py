@@ -10,7 +10,7 @@ from typing import Final
 from sth_protocol.errors import ProtocolError, SessionLost
 
 ACK_FRAMES: Final = 32
-ACK_BYTES: Final = 64 * 1024
+ACK_BYTES: Final = 256 * 1024
 # What a frame that is kept costs beside its bytes: the object and its place in the queue.
 OVERHEAD: Final = 64
 

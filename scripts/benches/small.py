@@ -1,8 +1,11 @@
 """start and idle: how soon a program answers, and what waiting costs."""
 
+import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from scripts.benches.load import Target
 from scripts.benches.measure import (
@@ -17,6 +20,8 @@ from scripts.benches.measure import (
 from scripts.benches.sequences import NODE_SOURCE, PYTHON_SOURCE, pack
 from scripts.benches.through import running_system
 from tests.support.system import System
+
+from sth_sandbox import packets
 
 START_ROUNDS = 15
 IDLE_INSTANCES = 50
@@ -73,7 +78,7 @@ def idle() -> Iterator[Figure]:
         agent = system.agents[0]
         assert agent.process is not None
         agent_id = agent.process.popen.pid
-        spawner_id = int((agent.state / "spawner.pid").read_text())
+        spawner_id = _spawner(agent.state)
         yield _memory("idle agent", "RSS", smaps(agent_id)["Rss"], 32)
         yield _memory("idle spawner", "PSS", smaps(spawner_id)["Pss"], 20)
         with system.client() as client:
@@ -96,6 +101,14 @@ def idle() -> Iterator[Figure]:
             "each below 0.5 %",
             max(share) < 0.5,
         )
+
+
+def _spawner(state: Path) -> int:
+    """The process behind the spawner's socket."""
+    with packets.connect(state) as connection:
+        size = struct.calcsize("3i")
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return int(struct.unpack("3i", credentials)[0])
 
 
 def _memory(name: str, kind: str, value: int, limit: int) -> Figure:

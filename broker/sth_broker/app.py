@@ -54,12 +54,10 @@ class Broker:
 
     async def make_join_token(self) -> str:
         """For the built-in Hub, which dials the loopback address."""
-        port = parse_address(self.agents, default_port=0).port
-        host = parse_address(self.agents, default_port=0).host
-        anywhere = host in ("0.0.0.0", "::")
+        listening = parse_address(self.agents, default_port=0)
         return await self.services.tokens.make_join(
             space=DEFAULT_SPACE,
-            addresses=[str(Address("127.0.0.1" if anywhere else host, port))],
+            addresses=[str(_reachable(listening, listening.port))],
             pins=[self.services.authority.pin],
             by=BY_BROKER,
         )
@@ -235,6 +233,6 @@ def _write_facts(broker: Broker, api: socket.socket, agents: socket.socket) -> N
 
 
 def _reachable(listen: Address, port: int) -> Address:
-    """The API's address as programs on this machine dial it."""
+    """The address as programs on this machine dial it."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)
     return Address(host, port)

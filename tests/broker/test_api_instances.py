@@ -1,5 +1,6 @@
 """Instances over HTTP: start, show, stop, kill, and what Hubs say of them."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,7 +293,7 @@ async def test_sync_of_nonsense_is_refused(api: Api) -> None:
 
 
 async def test_streams_of_an_ended_instance_are_forgotten_after_their_time(
-    tmp_path: Any,
+    tmp_path: Path,
 ) -> None:
     async with running_api(tmp_path, stream_retention=0.05) as api, api.agent() as agent:
         instance = await api.start()
@@ -303,7 +304,7 @@ async def test_streams_of_an_ended_instance_are_forgotten_after_their_time(
         assert await api.call("GET", "instances?all=true") != []
 
 
-async def test_instances_survive_a_restart_of_the_broker(tmp_path: Any) -> None:
+async def test_instances_survive_a_restart_of_the_broker(tmp_path: Path) -> None:
     async with running_api(tmp_path) as api:
         machine = await api.machine()
         async with connected(machine):
@@ -315,3 +316,35 @@ async def test_instances_survive_a_restart_of_the_broker(tmp_path: Any) -> None:
         async with connected(machine, sync=False) as agent:
             await agent.sync(report(instance, "completed"))
             assert await status(api, instance) == "completed"
+
+
+async def test_requests_for_an_offline_hub_say_so_and_its_instances_are_still_shown(
+    tmp_path: Path,
+) -> None:
+    async with running_api(tmp_path) as api, api.agent():
+        instance = await api.start()
+    async with running_api(tmp_path) as api:
+        assert await status(api, instance) == "running"
+        text = {"Content-Type": "text/plain"}
+        requests: list[tuple[str, str, dict[str, Any]]] = [
+            ("POST", "_stop", {"json": {}}),
+            ("POST", "_kill", {"json": {}}),
+            ("GET", "health", {}),
+            ("GET", "output", {}),
+            ("POST", "input", {"data": b"x", "headers": text}),
+        ]
+        for method, path, options in requests:
+            answer = await api.call(method, f"instance/{instance}/{path}", expect=503, **options)
+            assert (answer["code"], "pi" in answer["error"]) == ("HUB_OFFLINE", True), path
+        assert await status(api, instance) == "running"
+
+
+async def test_only_the_newest_records_of_ended_instances_are_kept(tmp_path: Path) -> None:
+    async with running_api(tmp_path, max_ended_instances=2) as api, api.agent() as agent:
+        sequence = await api.upload()
+        instances = [await api.start(sequence) for _ in range(4)]
+        for number, instance in enumerate(instances):
+            await agent.tell(report(instance, "completed", ended_ms=1000 + number))
+        await settled(agent)
+        shown = await api.call("GET", "instances?all=true")
+        assert {each["id"] for each in shown} == set(instances[2:])

@@ -422,7 +422,9 @@ def test_mux_sends_nothing_new_while_too_much_is_not_acknowledged() -> None:
     assert not joined.broker.mux.has_outgoing
     assert 100_000 < sum(map(len, messages)) < 200_000
     joined.broker.outgoing += messages
-    joined.pump()
+    for _ in range(4):
+        joined.pump()
+        joined.agent.mux.flush_consumed()
     assert not any(joined.broker.mux.queued(number) for number in numbers)
     assert Control({"type": "test"}) in joined.seen(joined.agent)
 

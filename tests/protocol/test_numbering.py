@@ -89,7 +89,7 @@ def test_receipts_are_due_after_32_frames() -> None:
     assert not receipts.due and not receipts.outstanding
 
 
-def test_receipts_are_due_after_64_kib() -> None:
+def test_receipts_are_due_after_many_bytes() -> None:
     receipts = Receipts()
     receive(receipts, frames=1, size=ACK_BYTES - 1)
     assert not receipts.due

@@ -1,7 +1,15 @@
 import pytest
 
 from sth_protocol.errors import ChannelViolation, FlowControlViolated, Internal
-from sth_protocol.window import MAX_WINDOW, MIN_WINDOW, POOL, Pool, ReceiveWindow, SendCredit
+from sth_protocol.window import (
+    MAX_WINDOW,
+    MIN_WINDOW,
+    POOL,
+    REPORT,
+    Pool,
+    ReceiveWindow,
+    SendCredit,
+)
 
 
 def transfer(window: ReceiveWindow, count: int) -> bool:
@@ -39,6 +47,17 @@ def test_window_grants_when_half_of_it_is_consumed() -> None:
     assert window.consume(1)
     assert window.announce() == (MIN_WINDOW + MIN_WINDOW // 2, MIN_WINDOW // 2)
     assert not window.consume(1)
+
+
+def test_window_that_is_large_grants_every_128_kib() -> None:
+    window = ReceiveWindow(Pool())
+    for _ in range(400):
+        transfer(window, 16 * 1024)
+    assert window.size == MAX_WINDOW
+    window.announce()
+    window.receive(window.received, 256 * 1024)
+    assert not window.consume(REPORT - 1)
+    assert window.consume(1)
 
 
 def test_window_refuses_to_consume_what_did_not_come() -> None:

@@ -11,10 +11,11 @@ _SHOWN_MATCHES = 8
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """`name` may be empty, and may be that of several."""
+    """`name` may be empty, and may be that of several: then the only `preferred` one is meant."""
 
     id: str
     name: str = ""
+    preferred: bool = False
 
 
 def choose(reference: str, candidates: Iterable[Candidate], *, what: str, list_with: str) -> str:
@@ -29,6 +30,9 @@ def choose(reference: str, candidates: Iterable[Candidate], *, what: str, list_w
     for matches in steps:
         if len(matches) == 1:
             return matches[0].id
+        preferred = [each for each in matches if each.preferred and each.name == reference]
+        if len(preferred) == 1:
+            return preferred[0].id
         if matches:
             raise Conflict(
                 f"'{reference}' is the beginning or the name of {len(matches)} {what}s",

@@ -113,11 +113,17 @@ class Context:
         return found
 
     def _candidates(self, kind: str) -> list[Candidate]:
-        if kind == "sequence":
-            return [Candidate(each.id, each.name) for each in self.client.sequences()]
         if kind == "hub":
             return [Candidate(each.id, each.name) for each in self.client.hubs()]
-        return [Candidate(each.id, each.sequence_name) for each in self.client.instances()]
+        if kind == "sequence":
+            sequences = self.client.sequences()
+            # As the broker has it: a name means the newest, and lists are oldest first.
+            newest = {each.name: each.id for each in sequences}
+            return [Candidate(each.id, each.name, each.id in newest.values()) for each in sequences]
+        return [
+            Candidate(each.id, each.sequence_name, not each.has_ended)
+            for each in self.client.instances()
+        ]
 
 
 _LIST_WITH = {

@@ -1,10 +1,13 @@
 """Where a broker's API is and how to reach it: the one place that reads a URL."""
 
-import ssl
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from sth_protocol.errors import BadRequest, Misconfigured
+
+if TYPE_CHECKING:
+    import ssl
 
 API_PREFIX = "/api/v1"
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -42,10 +45,13 @@ class Endpoint:
         """The whole URL of a route, `path` beginning with a slash."""
         return f"{self.base}{self.prefix}{path}"
 
-    def tls_context(self) -> ssl.SSLContext | None:
+    def tls_context(self) -> "ssl.SSLContext | None":
         """What checks the peer; None for plain HTTP. Misconfigured if the CA file is no use."""
         if not self.secure:
             return None
+        # Imported here: commands that ask no broker do without it.
+        import ssl
+
         try:
             return ssl.create_default_context(cafile=self.ca_file or None)
         except OSError as error:  # also ssl.SSLError: the file is there and no certificate in it

@@ -101,11 +101,11 @@ def _walk(
 ) -> Iterator[Entry]:
     for child in _children(directory, prefix):
         name = prefix + child.name
+        if ignore.leaves_out(rules, name, is_directory=child.is_dir()):
+            continue
         path = _resolve(top, child, name)
         mode = path.stat().st_mode
         is_directory = stat.S_ISDIR(mode)
-        if ignore.leaves_out(rules, name, is_directory=is_directory):
-            continue
         if not is_directory and not stat.S_ISREG(mode):
             raise BadPackage(f"{name} is neither a file nor a directory", hint=_LEAVE_OUT)
         yield Entry(name, path, is_directory, bool(mode & stat.S_IXUSR))

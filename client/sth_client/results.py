@@ -10,6 +10,7 @@ from typing import Self, TypeVar
 
 from sth_client.fields import Fields, Raw
 from sth_protocol.errors import Unreachable
+from sth_protocol.lifecycle import ENDED
 
 Result = TypeVar("Result")
 
@@ -106,6 +107,10 @@ class Instance:
     reason: str
     raw: Raw = field(repr=False, compare=False)
 
+    @property
+    def has_ended(self) -> bool:
+        return self.status in ENDED
+
     @classmethod
     def from_json(cls, value: object) -> Self:
         fields = Fields("Instance", value)
@@ -156,12 +161,14 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Hub:
-    """A joined machine."""
+    """A joined machine. `instances`: how many run on it."""
 
     id: str
     name: str
     space: str
     status: str
+    arch: str
+    instances: int
     last_seen: str
     raw: Raw = field(repr=False, compare=False)
 
@@ -170,7 +177,14 @@ class Hub:
         fields = Fields("Hub", value)
         text = fields.text
         return cls(
-            text("id"), text("name"), text("space"), text("status"), text("lastSeen"), fields.raw
+            text("id"),
+            text("name"),
+            text("space"),
+            text("status"),
+            text("arch"),
+            fields.integer("instances") or 0,
+            text("lastSeen"),
+            fields.raw,
         )
 
 

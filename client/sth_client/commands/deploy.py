@@ -2,6 +2,7 @@
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import IO
 
@@ -9,7 +10,10 @@ from sth_client import pack, values
 from sth_client.commands import streams
 from sth_client.context import Context
 from sth_client.parsing import Command
-from sth_protocol.errors import BadRequest
+from sth_protocol.errors import BadRequest, InstanceFailed
+
+_END_LOOKS = 20
+_END_LOOK_SECONDS = 0.1
 
 
 def configure_start(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +58,24 @@ def start(context: Context, sequence: str, *, shown: dict[str, object] | None = 
     context.output.note(f"started Instance {instance}; its output follows")
     context.interrupted = streams.keeps_running(instance)
     streams.copy_out(context, context.client.output(instance))
+    return _outcome(context, instance)
+
+
+def _outcome(context: Context, instance: str) -> int:
+    """0, or InstanceFailed if it ended with an error. Its output may end before it does."""
+    found = context.client.instance(instance)
+    for _ in range(_END_LOOKS):
+        if found.has_ended:
+            break
+        time.sleep(_END_LOOK_SECONDS)
+        found = context.client.instance(instance)
+    if found.status == "errored":
+        raise InstanceFailed(
+            f"Instance {instance} ended: {found.exit_code} {found.reason}",
+            hint=f"`sth inst logs {instance}` and `sth inst stderr {instance}` tell more",
+        )
+    if not found.has_ended:
+        context.output.note(f"its output ended; Instance {instance} is {found.status}")
     return 0
 
 

@@ -19,6 +19,8 @@ def _list(context: Context) -> int:
         Column("ID", lambda each: short[each.id]),
         Column("NAME", lambda each: each.name),
         Column("STATUS", lambda each: each.status),
+        Column("ARCH", lambda each: each.arch),
+        Column("INSTANCES", lambda each: str(each.instances)),
         Column("LAST SEEN", lambda each: values.age(each.last_seen, now)),
     ]
     context.output.items(hubs, columns, raw=lambda each: each.raw, name=lambda each: each.id)

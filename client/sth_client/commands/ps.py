@@ -11,8 +11,6 @@ from sth_client.output import Column
 from sth_client.parsing import Command
 from sth_client.results import Instance
 
-_ENDED = ("completed", "errored")
-
 
 def show_instances(context: Context, instances: Sequence[Instance]) -> None:
     """A list, in the form that was asked for."""
@@ -38,7 +36,7 @@ def _end(instance: Instance) -> str:
 def _ps(context: Context) -> int:
     instances = context.client.instances(ended=context.options.all)
     if not context.options.all:
-        instances = [each for each in instances if each.status not in _ENDED]
+        instances = [each for each in instances if not each.has_ended]
     show_instances(context, instances)
     return 0
 

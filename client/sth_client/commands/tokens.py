@@ -29,7 +29,9 @@ def _create_join(context: Context) -> int:
         context.output.item(made.raw, name=made.id)
         return 0
     context.output.line(made.command or f"sth-agent join {made.token}")
-    uses = "any number of machines" if made.uses == 0 else f"{made.uses or 1} machine(s)"
+    uses = {0: "any number of machines", None: "one machine", 1: "one machine"}.get(
+        made.uses, f"{made.uses} machines"
+    )
     context.output.note(
         "Run it on the machine that is to join; without sudo it joins for that user alone."
     )

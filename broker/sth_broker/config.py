@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from sth_protocol.errors import Misconfigured
@@ -12,7 +13,6 @@ DEFAULT_AGENTS_PORT = 8443
 
 MIB = 1024 * 1024
 _HOST_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._-]{0,252}[a-zA-Z0-9])?\.?")
-_LOOPBACK = ("127.", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,10 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        return self.host.startswith(_LOOPBACK)
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host.lower() == "localhost"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,14 @@ def test_address_is_written_as_it_is_read() -> None:
         assert str(parse_address(text, default_port=1)) == text
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "LOCALHOST"])
+def test_loopback_addresses_are_known_as_such(host: str) -> None:
+    assert Address(host, 1).is_loopback
+    assert not Address(f"x{host}", 1).is_loopback
+    assert not Address("10.0.0.1", 1).is_loopback
+    assert not Address("localhost.example.com", 1).is_loopback
+
+
 def test_advertised_uses_what_was_told_with_the_real_port() -> None:
     config = Config(Path("/nowhere"), advertise=("10.0.0.1", "example.com:444"))
     assert advertised(config, port=8443) == ("10.0.0.1:8443", "example.com:444")

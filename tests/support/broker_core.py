@@ -303,6 +303,10 @@ class AgentEnd:
         self.mux.control(reply(id, result))
         await self.flush()
 
+    async def closing(self) -> Close:
+        """Why the broker closes this link."""
+        return await close_on(self.websocket)
+
 
 def enrolment_body(token: JoinToken, request: str, **fields: Any) -> dict[str, Any]:
     """What a machine posts to join."""

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.support.api import Api, running_api
-from tests.support.broker_core import Machine
+from tests.support.broker_core import Machine, close_on
 
 from sth_protocol.jointoken import parse_token
 
@@ -118,7 +118,7 @@ async def test_revoked_hub_is_cut_and_gone(api: Api) -> None:
     async with machine.link() as end:
         answer = await api.call("POST", "hub/pi/_revoke", json={})
         assert (answer["id"], answer["status"]) == (machine.hub, "revoked")
-        assert (await end.closing()).code == "REVOKED"
+        assert (await close_on(end.websocket)).code == "REVOKED"
     assert await api.call("GET", "hubs") == []
     assert len(await api.call("GET", "hubs?all=true")) == 1
     await api.call("POST", "hub/other/_revoke", json={}, expect=404)

@@ -49,7 +49,7 @@ def gather(directory: Path) -> Material:
             if "site-packages" in file.parts or not file.is_file():
                 continue
             if archive.offset + file.stat().st_size > TAR_LIMIT:
-                break
+                continue
             archive.add(file, arcname=str(file.relative_to(library)))
             if file.suffix == ".py":
                 texts.append(_lines(file))

@@ -35,11 +35,11 @@ class Report:
         return bool(self._checks) and not self._failures
 
     def say(self, text: str) -> None:
-        self._console.print(f"• {text}", highlight=False)
+        self._console.print(f"• {text}", highlight=False, soft_wrap=True)
 
     def require(self, text: str, held: bool) -> None:
         """A statement that must hold."""
-        self._console.print(f"{'✓' if held else '✗'} {text}", highlight=False)
+        self._console.print(f"{'✓' if held else '✗'} {text}", highlight=False, soft_wrap=True)
         if not held:
             self._failures.append(text)
 
@@ -65,7 +65,7 @@ class Report:
         verdict = (
             "every check held" if self.sound else f"{len(self._failures) or 'no'} checks failed"
         )
-        self._console.print(f"{verdict}, {seconds:.1f} s", highlight=False)
+        self._console.print(f"{verdict}, {seconds:.1f} s", highlight=False, soft_wrap=True)
 
     def show_logs(self, directory: Path) -> None:
         """The ends of all logs, for whoever must find out."""

@@ -415,9 +415,10 @@ class Journal:
             if self._failed or self._written_end > self._end or self.start == self._end:
                 return False
             self._start_segment()
-        self._files.remove(self._segments[0].name)
+        # First out of sight, so that no reader is sent to a file that is gone.
         with self._guard:
-            del self._segments[0]
+            oldest = self._segments.pop(0)
+        self._files.remove(oldest.name)
         return True
 
 

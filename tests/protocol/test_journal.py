@@ -113,6 +113,18 @@ def test_journal_opened_again_has_everything_and_goes_on(segment_bytes: int) -> 
     assert texts(journal, 12) == ["more"]
 
 
+def test_journal_appended_to_before_its_past_is_first_read() -> None:
+    files = SimulatedFiles()
+    filled(files).close()
+    journal = Journal.open(files)
+    for number in range(6, 12):
+        journal.append([lines(f"a{number}", f"b{number}")], time_ms=2000)
+        journal.sync()
+    assert texts(journal, 17) == expected(12)[17:]
+    assert texts(journal, 3) == expected(12)[3:]
+    assert texts(journal, 17) == expected(12)[17:]
+
+
 def test_journal_opened_without_being_closed_keeps_what_was_written() -> None:
     files = SimulatedFiles()
     journal = filled(files)

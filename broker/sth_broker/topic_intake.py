@@ -41,7 +41,7 @@ class Intake:
         """Until the agent has finished and all of it is acknowledged. BadFrame or Corrupt for a
         batch that does not fit, which is not stored; errors as of `TopicLog`."""
         await self._log.ready(0)
-        expected = self._log.next_sequence(self._producer, self._epoch)
+        expected = await self._log.next_sequence(self._producer, self._epoch)
         self._channel.accept({"next_sequence": expected})
         await first_of(self._take_in_all(), self._acknowledge_all())
         self._channel.finish()

@@ -203,9 +203,12 @@ class TopicLog:
             raise copy.copy(error)
         return True
 
-    def next_sequence(self, producer: bytes, epoch: int) -> int:
-        """What that producer is to send next. ProducerFenced."""
-        return self._producers.next_sequence(producer, epoch)
+    async def next_sequence(self, producer: bytes, epoch: int) -> int:
+        """What that producer is to send next: all that it sent before is durable when this returns,
+        since it will forget it. ProducerFenced; the error of the store."""
+        sequence = self._producers.next_sequence(producer, epoch)
+        await self.durable(Submitted(self._written_end, None, len(self._failures)))
+        return sequence
 
     def _fail(self, error: SthError) -> None:
         self._failure = error

@@ -1,19 +1,30 @@
 """Topics over the channels of agents, joined by two real multiplexers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from tests.support.batches import PRODUCER, chunk, lines
 from tests.support.channel_pair import AgentStream, ChannelPair
+from tests.support.memory_store import MemoryRecords, MemoryTopics
 from tests.support.simulated_files import SimulatedFiles
-from tests.support.topics import NDJSON, SPACE, Clock, disk_store, memory_store, publish, read
+from tests.support.topics import (
+    NDJSON,
+    SPACE,
+    Clock,
+    MemoryStore,
+    disk_store,
+    memory_store,
+    publish,
+    read,
+)
 
 from sth_broker.channel import Channel
 from sth_broker.topics import TopicService
 from sth_protocol import batch, codec
-from sth_protocol.errors import SthError
+from sth_protocol.batch import Buffer
+from sth_protocol.errors import SthError, StorageFailed
 
 
 class Agent:
@@ -291,6 +302,59 @@ async def test_disk_that_refuses_breaks_the_channel_and_the_rest_is_sent_again(
     await agent.close()
     await topics.close()
     await store.close()
+
+
+async def turns() -> None:
+    """Let the loop turn until nothing is left to do: nothing here waits for a thread."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+class HeldTopics(MemoryTopics):
+    """Stores at once, and answers when `release` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held: list[asyncio.Future[int]] = []
+
+    def append(
+        self, log: str, batches: Sequence[Buffer], *, expected_tail: int, time_ms: int
+    ) -> asyncio.Future[int]:
+        stored = super().append(log, batches, expected_tail=expected_tail, time_ms=time_ms)
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        answer.add_done_callback(lambda _: stored.exception())
+        self.held.append(answer)
+        return answer
+
+    def release(self, result: int | Exception) -> None:
+        held, self.held = self.held, []
+        for each in held:
+            if isinstance(result, Exception):
+                each.set_exception(result)
+            else:
+                each.set_result(result)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_channel_is_accepted_only_when_what_it_skips_is_durable(stored: bool) -> None:
+    held = HeldTopics()
+    topics = TopicService(MemoryStore(MemoryRecords(), held), clock=Clock())
+    agent = Agent(topics)
+    first = await agent.publish()
+    await first.send(lines("a"))
+    await turns()
+    assert held.held
+    opening = asyncio.ensure_future(agent.publish())
+    await turns()
+    assert not opening.done()
+    held.release(1 if stored else StorageFailed("the disk refused"))
+    second = await opening
+    if stored:
+        assert second.info == {"next_sequence": 1}
+    else:
+        assert second.reset == "STORAGE_FAILED"
+    await agent.close()
+    await topics.close()
 
 
 async def test_full_topic_withholds_acknowledgements_until_it_is_read(tmp_path: Path) -> None:

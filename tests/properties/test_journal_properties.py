@@ -81,7 +81,7 @@ class JournalMachine(RuleBasedStateMachine):
         except StorageFailed:
             pass
         gone = self.journal.start - self.start
-        assert 0 <= gone and self.journal.start <= before
+        assert gone >= 0 and self.journal.start <= before
         del self.acknowledged[:gone]
         self.start = self.journal.start
 

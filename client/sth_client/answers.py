@@ -23,6 +23,7 @@ _BY_STATUS: dict[int, type[errors.SthError]] = {
     415: errors.UnsupportedMediaType,
     419: errors.InsufficientResources,
     422: errors.BadPackage,
+    429: errors.RateLimited,
     502: errors.Unreachable,
     503: errors.HubOffline,
     504: errors.TimedOut,

@@ -94,12 +94,13 @@ class TopicLog:
         self._failure: SthError | None = None
         self._failures: list[tuple[int, SthError]] = []
         self._removed = False
+        self._told_full = False
         self._loading = asyncio.Lock()
         self._making_room = asyncio.Lock()
         self._keeping = asyncio.Lock()
         self._snapshot_offset = 0
         self._unsnapshotted = 0
-        self._kept_cursor: Json = {}
+        self._kept_cursor: Json | None = None
 
     # -- loading
 
@@ -124,20 +125,18 @@ class TopicLog:
         self._producers = producers
         self._size = bounds.size
         self.end = self._written_end = bounds.end
-        await self._load_cursor(bounds.start)
+        if self._kept_cursor is None:
+            await self._load_cursor()
+        self.cursor.skip_to(bounds.start)
 
-    async def _load_cursor(self, start: int) -> None:
-        if self.cursor.present:
-            self.cursor.skip_to(start)
-            return
+    async def _load_cursor(self) -> None:
         record = await self._records.get(self._key("cursor"))
         kept: Json = record.value if record is not None else {}
         if kept.get("log") == self.info.log:
-            self._kept_cursor = kept
             # A disk that was set back in time must not leave readers waiting beyond its end.
             cursor, resume = (min(int(kept[each]), self.end) for each in ("cursor", "resume"))
             self.cursor = PlainCursor(cursor=cursor, resume=resume)
-        self.cursor.skip_to(start)
+        self._kept_cursor = kept
 
     # -- writing
 
@@ -173,7 +172,7 @@ class TopicLog:
     def _again(self, duplicate: Duplicate, header: Header) -> Submitted:
         """The answer waits like any other: what it repeats may itself be under way."""
         if duplicate.offset is None:
-            return Submitted(0, None, len(self._failures))
+            return Submitted(self._written_end, None, len(self._failures))
         end = duplicate.offset + header.count
         return Submitted(end, end - 1, len(self._failures))
 
@@ -274,32 +273,41 @@ class TopicLog:
     async def _make_room(self, size: int, timeout: float | None) -> None:
         try:
             async with asyncio.timeout(timeout), self._making_room:
-                logger.warning("Topic %s/%s is full", self.info.space, self.info.name)
-                while self._size + size > self.info.quota_bytes and self._size > 0:
+                while self._lacks_room(size):
                     self._refuse_if_failed()
                     await self._trim(size)
-                    if self._size + size <= self.info.quota_bytes:
-                        return
-                    await self._wait_for_readers()
+                    if self._lacks_room(size):
+                        await self._wait_for_readers()
+                self._told_full = False
         except TimeoutError:
             raise TopicFull(
                 f"the Topic {self.info.name} keeps {self._size} bytes that no reader has had",
                 hint="read it, or remove it",
             ) from None
 
+    def _lacks_room(self, size: int) -> bool:
+        return self._size + size > self.info.quota_bytes and self._size > 0
+
     async def _wait_for_readers(self) -> None:
-        try:
-            async with asyncio.timeout(_ROOM_TICK if self.cursor.present else None):
-                await self._confirmed.wait()
-        except TimeoutError:
-            # A reader may have confirmed by now; nobody else tells.
-            return
+        """Returns when a reader has confirmed something, or the Topic has failed."""
+        if not self._told_full:
+            self._told_full = True
+            logger.warning("Topic %s/%s is full; writers wait", self.info.space, self.info.name)
+        resume = self.cursor.resume
+        while self.cursor.resume == resume and self._failure is None:
+            try:
+                async with asyncio.timeout(_ROOM_TICK if self.cursor.present else None):
+                    await self._confirmed.wait()
+            except TimeoutError:
+                # A reader may have confirmed by now without anybody telling.
+                pass
+            self.settle()
 
     async def _trim(self, size: int) -> None:
         """Let go of the oldest that every reader has passed."""
         self.settle()
-        await self.keep_cursor()
-        await self.keep_producers()
+        if self._snapshot_offset < self.cursor.resume:
+            await self.keep_producers()
         before = min(self.cursor.resume, self._snapshot_offset)
         counted = self._size
         target = max(0, self.info.quota_bytes - size)

@@ -298,8 +298,10 @@ class LinkReplaced(ProtocolError):
 
 
 def tree(root: type[SthError] = SthError) -> Iterator[type[SthError]]:
-    """Every class of the tree, parents first."""
-    yield root
+    """Every class of the tree that has a code of its own, parents first. A component's refinement
+    without one travels as its parent."""
+    if "code" in vars(root):
+        yield root
     for child in root.__subclasses__():
         yield from tree(child)
 

@@ -5,6 +5,7 @@ made by `calls` for both.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from collections.abc import Sequence as Items
 from types import TracebackType
@@ -105,13 +106,10 @@ class Client:
     async def upload(self, package: bodies.Package, *, name: str = "") -> str:
         """Upload a directory, a .tar.gz file or the bytes of one; its Sequence's id. `name`:
         instead of the package's own."""
-        # Packing reads files and compresses: too long for an event loop.
-        opened = open_package(package)
-        source = await asyncio.to_thread(opened.__enter__)
-        try:
+        with contextlib.ExitStack() as opened:
+            # Packing reads files and compresses: too long for an event loop.
+            source = await asyncio.to_thread(opened.enter_context, open_package(package))
             return await self._perform(calls.upload(name=name), source)
-        finally:
-            opened.__exit__(None, None, None)
 
     async def delete_sequence(self, sequence_id: str) -> str:
         return await self._perform(calls.delete_sequence(sequence_id))

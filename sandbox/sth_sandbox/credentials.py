@@ -79,6 +79,7 @@ def drop_actions(user: int, group: int, *, change_user: bool) -> list[Action]:
     return actions + _final_drops()
 
 
+@functools.cache
 def filter_actions() -> list[Action]:
     """No new privileges, then the filter: the last steps before foreign code."""
     return [_prctl("no new privileges", syscalls.PR_SET_NO_NEW_PRIVS, 1), _filter()]
@@ -104,7 +105,6 @@ def _final_drops() -> list[Action]:
     ]
 
 
-@functools.cache
 def _filter() -> Action:
     program = seccomp.assemble(syscalls.machine())
     buffer = ctypes.create_string_buffer(program, len(program))

@@ -111,6 +111,8 @@ def launch(plan: Plan) -> tuple[int, int]:
     """
     flags = namespace_flags(plan)
     actions = setup_actions(plan)
+    # Where the table of system calls does not know this machine, nothing is sandboxed anyway.
+    last_actions = credentials.filter_actions() if syscalls.supported() else []
     report, child_report = os.pipe2(os.O_CLOEXEC)
     try:
         pid = syscalls.clone_process(flags)
@@ -119,7 +121,7 @@ def launch(plan: Plan) -> tuple[int, int]:
         os.close(child_report)
         raise SetupFailed("namespaces", str(error)) from error
     if pid == 0:
-        _become(plan, actions, child_report)
+        _become(plan, actions, last_actions, child_report)
     os.close(child_report)
     return pid, report
 
@@ -136,14 +138,14 @@ def check_report(data: bytes) -> None:
     raise SetupFailed(name, reason)
 
 
-def _become(plan: Plan, actions: list[Action], report: int) -> None:
+def _become(plan: Plan, actions: list[Action], last_actions: list[Action], report: int) -> None:
     """In the child, for good: no exception may unwind into the spawner's own code."""
     try:
         report = _arrange_descriptors(plan.descriptors, report)
         # The spawner's log is closed, and not this program's.
         logging.root.handlers.clear()
         perform(actions)
-        _install_filter(plan)
+        _install_filter(plan, last_actions)
         os.write(report, _READY)
         if isinstance(plan.run, Executable):
             _execute(plan.run, plan.environment)
@@ -173,9 +175,9 @@ def _arrange_descriptors(descriptors: Sequence[int], report: int) -> int:
     return place
 
 
-def _install_filter(plan: Plan) -> None:
+def _install_filter(plan: Plan, actions: list[Action]) -> None:
     try:
-        perform(credentials.filter_actions())
+        perform(actions)
     except SetupFailed:
         # Without a sandbox, by the operator's choice, the filter is only better than nothing.
         if plan.tree is not None:

@@ -1,6 +1,7 @@
 """Frames over the non-blocking runner sockets: whole ones in, batches out."""
 
 import asyncio
+import mmap
 import select
 import socket
 import threading
@@ -18,8 +19,7 @@ class FrameSource:
     def __init__(self, source: socket.socket, *, capacity: int = 256 * 1024) -> None:
         source.setblocking(False)
         self.socket = source
-        self._buffer = bytearray(capacity)
-        self._view = memoryview(self._buffer)
+        self._make_buffer(capacity)
         self._start = 0
         self._end = 0
 
@@ -52,15 +52,19 @@ class FrameSource:
             return
         needed = HEADER_BYTES
         if held >= HEADER_BYTES:
-            needed += unpack_header(self._buffer, self._start).length
+            needed += unpack_header(self._view, self._start).length
         if self._start + needed <= len(self._buffer):
             return
         rest = bytes(self._view[self._start : self._end])
         if needed > len(self._buffer):
-            self._buffer = bytearray(needed)
-            self._view = memoryview(self._buffer)
+            self._make_buffer(needed)
         self._view[:held] = rest
         self._start, self._end = 0, held
+
+    def _make_buffer(self, size: int) -> None:
+        """Anonymous memory: what no byte has been received into costs an idle Instance nothing."""
+        self._buffer = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._view = memoryview(self._buffer)
 
 
 class FrameSink:

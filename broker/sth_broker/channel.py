@@ -245,6 +245,11 @@ class Channel:
         return self._is_accepted
 
     @property
+    def error(self) -> SthError | None:
+        """What ended it, if it was not an end."""
+        return copy.copy(self._error)
+
+    @property
     def over(self) -> bool:
         """Whether nothing moves any more in either direction."""
         return self._error is not None or (self._finished and self._finished_by_peer)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 
 import pytest
 from tests.support import packages
@@ -10,7 +11,7 @@ from tests.support.system import System
 from tests.support.waiting import wait_for
 
 from sth_client import Client
-from sth_protocol.errors import NotFound
+from sth_protocol.errors import NotFound, SthError
 
 MEBIBYTE = 1024 * 1024
 
@@ -145,6 +146,39 @@ def test_stop_and_kill_end_a_program(shared_system: System) -> None:
     stopped, killed = client.start(sequence), client.start(sequence)
     assert client.stop(stopped, timeout=5).exit_code == 138
     assert client.kill(killed).exit_code == 137
+
+
+def test_quiet_sender_is_told_that_the_program_has_ended(shared_system: System) -> None:
+    client = shared_system.client()
+    instance = client.start(client.upload(packages.python(packages.LINES)))
+    killed = threading.Event()
+
+    def first_and_then_nothing() -> Iterator[bytes]:
+        yield b"first\n"
+        client.kill(instance)
+        killed.set()
+        stopped.wait(30)
+
+    stopped = threading.Event()
+    failures: list[SthError] = []
+
+    def send() -> None:
+        try:
+            client.send_input(instance, first_and_then_nothing())
+        except SthError as error:
+            failures.append(error)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        assert killed.wait(20)
+        broker = shared_system.broker
+        assert broker is not None
+        wait_for("the broker breaks the body off", lambda: "/input broke off" in broker.text())
+    finally:
+        stopped.set()
+        sender.join()
+    assert failures
 
 
 def test_unknown_instance_is_not_found(shared_system: System) -> None:

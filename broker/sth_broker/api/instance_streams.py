@@ -4,10 +4,11 @@ Bytes only pass through: for a chunk there is one read, one write and one report
 An answer has its head before its body's time, so what fails later breaks the connection.
 """
 
+import asyncio
 import logging
 from functools import partial
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from sth_broker.api import bodies, streaming
 from sth_broker.api.route import BASE, Route, principal, services
@@ -94,12 +95,23 @@ async def _write(request: web.Request, stream: str, content_type: str) -> web.St
 
 async def _pass_on(request: web.Request, channel: Channel) -> None:
     content = request.content
-    while data := await content.readany():
-        await channel.write(data)
+    # A sender that says nothing for a while is told, too, that the program takes no more.
+    watching = asyncio.create_task(_fail_with(channel, content))
+    try:
+        while data := await content.readany():
+            await channel.write(data)
+    finally:
+        watching.cancel()
     channel.finish()
     # The Hub finishes when the program has everything.
     while data := await channel.read():
         channel.consume(len(data))
+
+
+async def _fail_with(channel: Channel, content: StreamReader) -> None:
+    await channel.wait_closed()
+    if channel.error is not None:
+        content.set_exception(channel.error)
 
 
 def _instance(request: web.Request) -> Instance:

@@ -43,20 +43,32 @@ def declaration_of(function: object) -> Declaration | None:
     return found if isinstance(found, Declaration) else None
 
 
-def bind(
+def call(
+    function: Callable[..., Any],
+    context: Context,
+    source: object,
+    arguments: Sequence[Any],
+    named: Mapping[str, Any],
+) -> Any:
+    """Calls a Sequence as it is declared, and gives what it returns.
+
+    A function that is not marked is called as `run(context, input, *arguments)`. TypeError says
+    which argument is missing or how many are too many.
+    """
+    if declaration_of(function) is None:
+        return function(context, source, *arguments)
+    bound = _bind(function, context, source, arguments, named)
+    return function(*bound.args, **bound.kwargs)
+
+
+def _bind(
     function: Callable[..., Any],
     context: Context,
     source: object,
     arguments: Sequence[Any],
     named: Mapping[str, Any],
 ) -> inspect.BoundArguments:
-    """How `function` is to be called. TypeError says which argument is missing or too many.
-
-    A function that is not marked is called as `run(context, input, *arguments)`.
-    """
     signature = inspect.signature(function)
-    if declaration_of(function) is None:
-        return signature.bind(context, source, *arguments)
     hints = _hints(function)
     filled: dict[str, Any] = {}
     waiting = list(arguments)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sth.context import EventHandler, HealthCheck, StopHandler
-from sth.declaration import bind
+from sth.declaration import call
 from sth.results import as_items
 
 
@@ -91,8 +91,7 @@ async def run(
     What the Sequence raises is raised here.
     """
     context = context or TestContext(config=dict(named))
-    bound = bind(function, context, _Items(items), args, named)
-    result = function(*bound.args, **bound.kwargs)
+    result = call(function, context, _Items(items), args, named)
     if inspect.isawaitable(result):
         result = await result
     found = as_items(result)

@@ -136,7 +136,7 @@ async def test_arguments_that_do_not_fit_are_explained(start_python: Start) -> N
     async with start_python("def run(context, input, a): pass\n", args=[1, 2]) as runner:
         ended = await runner.wait()
     assert ended.code == 23
-    assert "too many" in ended.of_type("error")[0]["message"]
+    assert "takes 3 positional arguments" in ended.of_type("error")[0]["message"]
 
 
 async def test_the_operators_of_the_original_work(start_python: Start) -> None:

@@ -63,6 +63,10 @@ class Control:
         loop.add_reader(self._source.socket, self.dispatch)
         loop.call_soon(self._dispatch_early)
 
+    def close(self) -> None:
+        """Stops listening."""
+        asyncio.get_running_loop().remove_reader(self._source.socket)
+
     def dispatch(self) -> None:
         """Handles what there is. For those who wait without the event loop, too."""
         try:

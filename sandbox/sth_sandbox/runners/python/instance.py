@@ -4,9 +4,10 @@ import asyncio
 import inspect
 import os
 import select
+from collections.abc import Callable
 from typing import Any
 
-from sth.declaration import bind
+from sth.declaration import call
 from sth.results import as_items
 from sth_sandbox.runners import frames
 from sth_sandbox.runners.python import tracebacks
@@ -35,9 +36,11 @@ class Instance:
         source: FrameSource,
         sink: FrameSink,
         log: FrameSink,
+        loader: Callable[[str, str], Program] = load,
     ) -> None:
         self._package = os.path.realpath(str(start.get("path", "")))
         self._start = start
+        self._loader = loader
         self._control = control
         self._source = source
         self._turns = Turns()
@@ -74,7 +77,7 @@ class Instance:
 
     def _load(self) -> Program | None:
         try:
-            return load(self._package, self._start.get("main", ""))
+            return self._loader(self._package, self._start.get("main", ""))
         except BadEntryPoint as error:
             self._ending.decide(frames.EXIT_BAD_ENTRYPOINT, error)
         except SystemExit as error:
@@ -119,14 +122,8 @@ class Instance:
             self._ending.decide(frames.EXIT_FAILED, error)
 
     async def _call(self, program: Program) -> None:
-        bound = bind(
-            program.function,
-            self._context,
-            self._input,
-            list(self._start.get("args") or ()),
-            self._context.config,
-        )
-        result = program.function(*bound.args, **bound.kwargs)
+        arguments = list(self._start.get("args") or ())
+        result = call(program.function, self._context, self._input, arguments, self._context.config)
         if inspect.isawaitable(result):
             result = await result
         said = program.with_result(result)

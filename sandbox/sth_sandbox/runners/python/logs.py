@@ -50,7 +50,7 @@ def program_logger(sink: FrameSink) -> logging.Logger:
     logger = logging.getLogger("sequence")
     logger.setLevel(logging.DEBUG)
     logger.propagate = False
-    logger.addHandler(LogHandler(sink))
+    logger.handlers[:] = [LogHandler(sink)]
     return logger
 
 

@@ -7,7 +7,7 @@ to the next one, and an agent that is killed leaves it to its successor.
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from sth_agent.edge_poll import EdgePoll
@@ -24,6 +24,7 @@ PEEK_BYTES = 256 * 1024
 # The smallest buffer that a machine gives holds such a frame whole; a larger one may not fit, and
 # its first part has to leave before its last can come.
 LARGE_FRAME = 160 * 1024
+_LARGE_STEP = 32 * 1024
 
 # What is thrown away is never looked at; all Instances share the place where it lands.
 _waste = bytearray(PEEK_BYTES)
@@ -160,8 +161,8 @@ class Output:
     def _take(self, piece: Piece) -> None:
         match piece.header.type:
             case frames.DATA:
-                if piece.last or piece.header.length > LARGE_FRAME:
-                    self._marks.add(Mark(piece.end, piece.position, piece.cut))
+                for mark in _marks_of(piece):
+                    self._marks.add(mark)
                 known = self.position.offset - piece.offset
                 if self.sink is not None and known < len(piece.data):
                     self.sink.take(piece.without(known) if known > 0 else piece)
@@ -197,3 +198,15 @@ class Output:
             count -= self._socket.recv_into(_waste, min(count, len(_waste)))
         self._emptied = mark.position
         self._inside = mark.cut
+
+
+def _marks_of(piece: Piece) -> Iterator[Mark]:
+    """Where the socket may be emptied to within a piece and at its end."""
+    if piece.header.length > LARGE_FRAME:
+        begin = piece.position - len(piece.data)
+        for step in range(_LARGE_STEP, len(piece.data), _LARGE_STEP):
+            offset = piece.offset + step
+            yield Mark(offset, begin + step, Cut(piece.header, offset - piece.header.offset))
+        yield Mark(piece.end, piece.position, piece.cut)
+    elif piece.last:
+        yield Mark(piece.end, piece.position)

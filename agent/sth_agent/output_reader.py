@@ -13,6 +13,8 @@ class OutputReader(ChannelUser):
         self._output = output
         self._channel = channel
         self._start = output.position.offset
+        self._sent = 0
+        self._failure: SthError | None = None
         channel.user = self
         channel.accept({"offset": self._start, "content_type": content_type})
         output.attach(self)
@@ -22,22 +24,29 @@ class OutputReader(ChannelUser):
 
     def take(self, piece: Piece) -> None:
         self._channel.send(piece.data)
+        self._sent += len(piece.data)
 
     def ended(self, error: SthError | None) -> None:
         if error is None:
             self._channel.finish()
         else:
-            self._channel.reset(error)
-            self._output.detach(self)
+            self._failure = error
+            self._fail_when_consumed(self._output.position.offset - self._start)
 
     def credited(self, consumed: int) -> None:
         self._output.consumed(self._start + consumed)
-        self._output.pump()
-
-    def finished(self) -> None:
-        """The broker sends nothing on this channel."""
+        if self._failure is None:
+            self._output.pump()
+        else:
+            self._fail_when_consumed(consumed)
 
     def reset(self, error: SthError, consumed: int | None) -> None:
         if consumed is not None:
             self._output.consumed(self._start + consumed)
         self._output.detach(self)
+
+    def _fail_when_consumed(self, consumed: int) -> None:
+        """A reset drops what is on its way: the program's last words come first."""
+        if self._failure is not None and consumed >= self._sent:
+            self._channel.reset(self._failure)
+            self._output.detach(self)

@@ -38,11 +38,14 @@ class ProgramInput(TypedTarget):
             action()
 
     def begin(self, content_type: str, *, ends: bool) -> None:
+        if self._delayed is not None:
+            self._delayed.append(lambda: self.begin(content_type, ends=ends))
+            return
         if self.content_type:
             return
         self.content_type = content_type
         flags = frames.FEED_END if ends else 0
-        self._write(frames.pack_frame(frames.TYPE, content_type.encode(), flags=flags))
+        self._writer.write(frames.pack_frame(frames.TYPE, content_type.encode(), flags=flags))
 
     def write(self, data: bytes | memoryview, done: Done) -> None:
         self.write_records(data, 0, done)
@@ -73,17 +76,14 @@ class ProgramInput(TypedTarget):
         self._writer.write(header, done=done)
 
     def flush(self, done: Done) -> None:
-        self._write(b"", done)
+        if self._delayed is not None:
+            self._delayed.append(lambda: self.flush(done))
+            return
+        self._writer.write(b"", done=done)
 
     def close(self) -> None:
         self.is_gone = True
         self._writer.close()
-
-    def _write(self, data: bytes, done: Done | None = None) -> None:
-        if self._delayed is not None:
-            self._delayed.append(lambda: self._write(data, done))
-        else:
-            self._writer.write(data, done=done)
 
     def _failed(self) -> None:
         self.is_gone = True

@@ -63,8 +63,8 @@ class Place:
         self._path = directory / "position"
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        # As much as the spawner of an ordinary user can have.
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 512 * 1024)
+        # As much as the spawner of an ordinary user can have on an ordinary machine.
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 212992)
         self.kept = ours
         self.program = Program(theirs)
         self.poll = EdgePoll()

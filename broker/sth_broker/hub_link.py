@@ -80,7 +80,7 @@ class HubLink:
         self._detached_at = self._loop.time()
         self._ended: SthError | None = None
         self._flush_scheduled = False
-        self._is_draining = False
+        self._draining: LinkSocket | None = None
         self._next_ping = 0.0
 
     # -- what its users ask --------------------------------------------------------------------
@@ -106,6 +106,15 @@ class HubLink:
     def remote(self) -> str:
         """The address that the agent dialled from; empty while it is not connected."""
         return self._socket.remote if self._socket is not None else ""
+
+    @property
+    def congested(self) -> bool:
+        """Whether the agent's end takes less than there is to send."""
+        return self._socket is not None and self._draining is self._socket
+
+    def silent_for(self) -> float:
+        """Seconds since any byte came over the link; 0 while it is not connected."""
+        return self._socket.silent_for() if self._socket is not None else 0.0
 
     async def request(
         self, type: str, *, timeout: float = REQUEST_SECONDS, **fields: object
@@ -209,7 +218,7 @@ class HubLink:
         socket = self._socket
         if socket is None:
             return
-        if socket.silent_for() >= DEAD_SECONDS:
+        if self.silent_for() >= DEAD_SECONDS:
             logger.info("Hub %s: nothing came for %.0f s", self.hub_id, DEAD_SECONDS)
             socket.abort()
             return
@@ -234,11 +243,11 @@ class HubLink:
 
     def push(self) -> None:
         socket = self._socket
-        if socket is None or self._is_draining:
+        if socket is None or self._draining is socket:
             return
         self._send_while_free(socket)
         if self.mux.has_outgoing:
-            self._is_draining = True
+            self._draining = socket
             self._background.start(self._drain(socket), name=f"link to {self.hub_id}")
 
     def _send_while_free(self, socket: LinkSocket) -> None:
@@ -254,9 +263,9 @@ class HubLink:
                 if self._socket is socket:
                     self._send_while_free(socket)
         finally:
-            self._is_draining = False
-            if self._socket is not socket:
-                self.flush()
+            # A link that took this one's place may have a writer of its own by now.
+            if self._draining is socket:
+                self._draining = None
 
     # -- receiving -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from tests.support.broker_core import INFO, Core, Machine, close_on, running_core
 from tests.support.waiting import until
 
@@ -14,7 +15,7 @@ from sth_broker.channel import Channel
 from sth_broker.gateway import HubLink
 from sth_protocol import codec, frames, handshake
 from sth_protocol.errors import BadFrame, BadRequest, HubOffline, SessionLost, SthError, TimedOut
-from sth_protocol.events import Control, Opened, Pong, Reset
+from sth_protocol.events import Control, Data, Opened, Pong, Reset
 from sth_protocol.frames import FrameType
 from sth_protocol.handshake import Hello
 from sth_protocol.model import Json, to_map
@@ -257,6 +258,54 @@ async def test_hub_that_stays_away_is_offline_and_nobody_waits(tmp_path: Path) -
             await link.request("instance.health")
         with pytest.raises(HubOffline):
             await link.open({"kind": "instance"})
+
+
+async def test_new_link_does_not_wait_for_the_old_one_that_is_stuck(
+    core: Core, machine: Machine
+) -> None:
+    async with machine.websocket() as first, machine.websocket() as second:
+        old = await machine.greet(first)
+        link = _link(core, machine)
+        first.transport.pause_reading()
+        for number in range(100):
+            link.notify("test", number=number, padding=bytes(60_000))
+        await until("the link is congested", lambda: link.congested)
+        new = await machine.greet(second, resume=old)
+        assert new.welcome.resumed
+        for number in range(100):
+            assert (await new.next_event(Control)).message["number"] == number
+        first.transport.abort()
+
+
+def test_link_works_on_the_loop_that_the_broker_uses(tmp_path: Path) -> None:
+    async def there_and_back() -> None:
+        async with running_core(tmp_path) as core:
+            machine = await core.joined()
+            async with machine.link() as end:
+                link = _link(core, machine)
+                opening = asyncio.ensure_future(link.open({"kind": "instance"}))
+                number = (await end.next_event(Opened)).channel
+                end.mux.accept(number)
+                await end.flush()
+                channel = await opening
+                block = os.urandom(16_000)
+                for _ in range(50):
+                    await channel.write(block)
+                    came = b""
+                    while len(came) < len(block):
+                        came += (await end.next_event(Data)).data
+                    end.mux.consume(number, len(came))
+                    end.mux.send(number, came)
+                    await end.flush()
+                    back = b""
+                    while len(back) < len(block):
+                        back += await channel.read()
+                    channel.consume(len(back))
+                    assert back == block
+                await until("silence is measured", lambda: link.silent_for() > 1.0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(there_and_back())
 
 
 async def test_agent_that_was_started_anew_loses_the_session(core: Core, machine: Machine) -> None:

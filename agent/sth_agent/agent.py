@@ -24,6 +24,7 @@ from sth_agent.instances import Instances
 from sth_agent.renewal import renew_for_ever
 from sth_agent.session import Session
 from sth_agent.spawner_client import Exit, SpawnerClient, ensure_spawner
+from sth_protocol.allocator import keep_freed_memory
 from sth_protocol.errors import BadRequest, SthError, StreamFailed
 from sth_protocol.model import to_map
 
@@ -36,6 +37,7 @@ SHUTDOWN_GRACE_MS = 1000
 def run(state: StateDirectory) -> None:
     """Run until SIGTERM, SIGINT or `stop`. Conflict if another agent holds the directory."""
     state.create()
+    keep_freed_memory()
     with state.lock():
         identity = require_identity(state.identity)
         # Before any key is read: the spawner is to hold no secret.

@@ -19,6 +19,7 @@ from sth_broker.config import (
     parse_address,
 )
 from sth_broker.version import version
+from sth_protocol.allocator import keep_freed_memory
 from sth_protocol.errors import Misconfigured, SthError
 from sth_protocol.ids import DEFAULT_SPACE, LOCAL_HUB
 
@@ -120,6 +121,7 @@ def _log(verbosity: int) -> None:
 def _up(config: Config) -> int:
     import uvloop
 
+    keep_freed_memory()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config))
 

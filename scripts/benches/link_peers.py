@@ -25,6 +25,7 @@ from sth_agent.link import Link
 from sth_agent.session import Session
 from sth_broker.channel import Channel as BrokerChannel
 from sth_broker.gateway import Gateway, HubLink, Peer
+from sth_protocol.allocator import keep_freed_memory
 from sth_protocol.errors import SthError
 from sth_protocol.handshake import Hello
 from sth_protocol.model import HubInfo
@@ -124,6 +125,7 @@ async def send(directory: Path, port: int, mebibytes: int) -> None:
 
 def main() -> None:
     action, directory = sys.argv[1], Path(sys.argv[2])
+    keep_freed_memory()
     if action == "receive-mux":
         uvloop.run(receive(directory))
     else:

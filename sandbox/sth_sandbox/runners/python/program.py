@@ -48,6 +48,7 @@ def load(package: str, main: str) -> Program:
     file = _main_file(package, main)
     directory = str(file.parent)
     sys.argv = [str(file)]
+    sys.dont_write_bytecode = True  # a package stays as it was uploaded
     first = [directory, package, str(Path(package, "__pypackages__"))]
     sys.path[:] = list(dict.fromkeys(first)) + [each for each in sys.path if each not in first]
     os.chdir(directory)

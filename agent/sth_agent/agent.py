@@ -23,7 +23,7 @@ from sth_agent.credentials import Identity, IdentityStore, require_identity
 from sth_agent.instances import Instances
 from sth_agent.renewal import renew_for_ever
 from sth_agent.session import Session
-from sth_agent.spawner_client import Exit, SpawnerClient, ensure_spawner
+from sth_agent.spawner_client import Exit, Spawner, SpawnerClient, ensure_spawner
 from sth_protocol.allocator import keep_freed_memory
 from sth_protocol.errors import BadRequest, SthError, StreamFailed
 from sth_protocol.model import to_map
@@ -62,7 +62,7 @@ class Agent:
         self._finished = asyncio.Event()
         self._is_stopping = False
         self._restarting: asyncio.Task[None] | None = None
-        self._sandbox: Json = {}
+        self._spawner_is = Spawner(0, {})
         self._connector: Connector | None = None
         self._spawner = SpawnerClient(spawner, exited=self._exited, gone=self._spawner_gone)
         self._instances = Instances(self._spawner, state.instances, state.temporary)
@@ -76,13 +76,13 @@ class Agent:
             self._loop.add_signal_handler(number, self._finished.set)
         store = IdentityStore(self._state.identity)
         store.drop_others(identity)
-        self._sandbox = await self._spawner.hello()
+        self._spawner_is = await self._spawner.hello()
         await self._instances.adopt()
         self._connector = Connector(
             store=store,
             identity=identity,
             state=ConnectionState(self._state.connection),
-            hub=await asyncio.to_thread(host.hub_info, identity.name, self._sandbox),
+            hub=await asyncio.to_thread(host.hub_info, identity.name, self._spawner_is.report),
             handler=self,
         )
         await self._control.start()
@@ -153,7 +153,7 @@ class Agent:
         while True:
             try:
                 self._spawner.use(await asyncio.to_thread(ensure_spawner, self._state.path))
-                await self._spawner.hello()
+                self._spawner_is = await self._spawner.hello()
                 return
             except SthError as error:
                 logger.error("%s", error.message)
@@ -172,7 +172,8 @@ class Agent:
             "certificate_expires": identity.expires,
             "connection": asdict(self._connector.status),
             "addresses": [str(each) for each in self._connector.addresses],
-            "sandbox": self._sandbox,
+            "spawner": self._spawner_is.pid,
+            "sandbox": self._spawner_is.report,
             "instances": [to_map(each) for each in self._instances.reports()],
         }
 

@@ -2,12 +2,16 @@
 
 import fcntl
 import os
+import select
+import socket
 import time
+from typing import Any
 
 from sth_agent import control_socket
 from sth_agent.config import StateDirectory
 from sth_agent.control_socket import NotRunning
 from sth_agent.credentials import IdentityStore
+from sth_agent.spawner_client import VERSION
 from sth_protocol.errors import SthError, TimedOut, from_wire
 from sth_sandbox import packets
 
@@ -46,23 +50,32 @@ def _stop_spawner(state: StateDirectory, grace: float) -> bool:
     with connection:
         connection.settimeout(grace + MARGIN_SECONDS)
         try:
-            packets.send_packet(
-                connection, {"op": "shutdown", "id": 1, "grace_ms": int(grace * 1000)}
-            )
-            while True:
-                answer, descriptors = packets.receive_packet(connection)
-                packets.close_all(descriptors)
-                if answer.get("id") == 1:
-                    break
-        except (EOFError, BrokenPipeError):
+            process = os.pidfd_open(int(_ask(connection, "hello", version=VERSION)["pid"]))
+            try:
+                _ask(connection, "shutdown", grace_ms=int(grace * 1000))
+                # It answers when all Instances have ended, and ends after that.
+                select.select([process], [], [], MARGIN_SECONDS)
+            finally:
+                os.close(process)
+        except (EOFError, BrokenPipeError, ProcessLookupError):
             return True
         except TimeoutError:
             raise TimedOut("the spawner does not end") from None
         except OSError as error:
             raise SthError(f"the spawner cannot be asked to end: {error}") from None
+    return True
+
+
+def _ask(connection: socket.socket, operation: str, **fields: object) -> dict[str, Any]:
+    packets.send_packet(connection, {"op": operation, "id": operation, **fields})
+    while True:
+        answer, descriptors = packets.receive_packet(connection)
+        packets.close_all(descriptors)
+        if answer.get("id") == operation:
+            break
     if isinstance(answer.get("error"), dict):
         raise from_wire(answer["error"])
-    return True
+    return answer
 
 
 def _wait_for_agent(state: StateDirectory) -> None:

@@ -81,6 +81,15 @@ class Started:
     streams: Descriptors
 
 
+@dataclass(frozen=True, slots=True)
+class Spawner:
+    """The process that answers. `report`: what this machine enforces, mechanism -> {state, reason,
+    fix}."""
+
+    pid: int
+    report: Json
+
+
 class SpawnerGone(StreamFailed):
     """The spawner has ended, and all Instances with it."""
 
@@ -155,11 +164,11 @@ class SpawnerClient:
             if not answer.done():
                 answer.set_exception(SpawnerGone("the spawner has ended"))
 
-    async def hello(self) -> Json:
-        """What this machine enforces: mechanism -> {state, reason, fix}."""
+    async def hello(self) -> Spawner:
+        """Who answers; VersionUnsupported if it is of another installation."""
         answer, _ = await self._request("hello", version=VERSION)
         report = answer.get("report")
-        return report if isinstance(report, dict) else {}
+        return Spawner(int(answer.get("pid") or 0), report if isinstance(report, dict) else {})
 
     async def have(self, sha256: str) -> bool:
         """Whether this package is unpacked already."""

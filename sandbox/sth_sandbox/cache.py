@@ -18,6 +18,7 @@ from sth_sandbox.errors import SandboxError, bad_request, corrupt, insufficient,
 from sth_sandbox.loop import Loop, Timer
 from sth_sandbox.packets import close_all
 from sth_sandbox.plans import Machine, clear_plan, unpack_plan, unpack_user
+from sth_sandbox.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,9 @@ class _Job:
 class Cache:
     """Paths are relative to the spawner's directory, which is its working directory."""
 
-    def __init__(self, loop: Loop, machine: Machine) -> None:
+    def __init__(self, loop: Loop, zygote: Zygote, machine: Machine) -> None:
         self._loop = loop
+        self._zygote = zygote
         self._machine = machine
         self._jobs: dict[str, _Job] = {}
         self._discarded = 0
@@ -109,6 +111,7 @@ class Cache:
             )
             job.child = Child(
                 self._loop,
+                self._zygote,
                 plan,
                 on_ready=lambda failure: self._ready(job, failure),
                 on_exit=lambda status: self._ended(job, status),
@@ -162,7 +165,7 @@ class Cache:
                 user = unpack_user(self._machine)
                 os.chown(tree, user, user)
             plan = clear_plan(self._machine, target=tree, descriptors=(nothing,) * 3)
-            Child(self._loop, plan, on_ready=lambda _failure: None, on_exit=ended)
+            Child(self._loop, self._zygote, plan, on_ready=lambda _failure: None, on_exit=ended)
         except (SetupFailed, OSError):
             ended(0)
         finally:

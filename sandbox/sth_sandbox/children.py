@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 from sth_sandbox.actions import SetupFailed
 from sth_sandbox.loop import READ, Loop
-from sth_sandbox.zygote import Plan, check_report, launch
+from sth_sandbox.newborn import check_report
+from sth_sandbox.orders import Plan
+from sth_sandbox.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,7 @@ class Child:
     def __init__(
         self,
         loop: Loop,
+        zygote: Zygote,
         plan: Plan,
         *,
         on_ready: Callable[[SetupFailed | None], None],
@@ -34,7 +37,7 @@ class Child:
         self._on_ready = on_ready
         self._on_exit = on_exit
         self._collected = bytearray()
-        self.pid, self._report = launch(plan)
+        self.pid, self._report = zygote.launch(plan)
         # It cannot be reaped before we do it, so the number is still this process's.
         self._pidfd = os.pidfd_open(self.pid)
         self._timer = loop.call_later(_SETUP_SECONDS, self.kill)

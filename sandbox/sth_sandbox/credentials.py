@@ -48,7 +48,7 @@ def inner_user_actions(user: int, group: int) -> list[Action]:
 
 def die_with_parent() -> Action:
     """SIGKILL when the spawner ends. A change of user clears it, so it is armed again after."""
-    return _prctl("user", syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    return _prctl("user", syscalls.PR_SET_PDEATHSIG, int(signal.SIGKILL))
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from sth_sandbox.errors import SandboxError, conflict, insufficient, not_found, 
 from sth_sandbox.loop import Loop
 from sth_sandbox.plans import Machine, instance_plan
 from sth_sandbox.spec import InstanceSpec
+from sth_sandbox.zygote import Zygote
 
 # Seven outer ends, a pidfd, and some that live only while one starts.
 _DESCRIPTORS_EACH = 10
@@ -58,17 +59,18 @@ class Instances:
     def __init__(
         self,
         loop: Loop,
+        zygote: Zygote,
         machine: Machine,
         *,
-        run_python: Callable[[], object],
         on_exit: Callable[[Instance], None],
     ) -> None:
         self._loop = loop
+        self._zygote = zygote
         self._machine = machine
-        self._run_python = run_python
         self._on_exit = on_exit
         self._instances: dict[str, Instance] = {}
         self._next_user = 0
+        zygote.forget = self._instances.clear
 
     def start(
         self,
@@ -92,12 +94,12 @@ class Instances:
             package=package,
             user=user,
             descriptors=channels.inner_descriptors(),
-            run_python=self._run_in_child,
         )
         self._instances[spec.instance] = instance
         try:
             instance.child = Child(
                 self._loop,
+                self._zygote,
                 plan,
                 on_ready=lambda failure: self._ready(instance, failure, on_ready),
                 on_exit=lambda status: self._ended(instance, status),
@@ -144,11 +146,6 @@ class Instances:
         if descriptor is not None:
             os.close(descriptor)
             instance.closed.add(stream)
-
-    def _run_in_child(self) -> None:
-        """What this process knew of other Instances is none of this one's business."""
-        self._instances.clear()
-        self._run_python()
 
     def _ready(
         self,

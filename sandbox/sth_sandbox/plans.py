@@ -1,14 +1,14 @@
 """The plans of what the spawner starts: Instances, unpackers, and the probe of this machine."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sth_sandbox import credentials
 from sth_sandbox.filesystem import DATA, PACKAGE, Tree
 from sth_sandbox.host import SOURCES, Host
+from sth_sandbox.orders import Executable, Plan
 from sth_sandbox.spec import InstanceSpec
-from sth_sandbox.zygote import Executable, Plan
 
 NODE_RUNNER = f"{SOURCES}/sth_sandbox/runners/node/runner.cjs"
 # Of every program, and of the spawner itself, but for its PATH: a zygote's child has little to set.
@@ -20,6 +20,9 @@ ENVIRONMENT = {
 }
 # Neither the environment, nor the user, nor site packages reach the interpreter.
 ISOLATED = ("-I", "-S", "-B")
+# What the zygote's children can be without becoming another file.
+INSTANCE = "instance"
+PROBE = "probe"
 _RUN_PYTHON = "from sth_sandbox.runners.python import run_instance; run_instance()"
 
 
@@ -42,7 +45,6 @@ def instance_plan(
     package: str,
     user: int,
     descriptors: Sequence[int],
-    run_python: Callable[[], object],
 ) -> Plan:
     """`package`: the unpacked tree, relative to the directory; `user`: of `host_user`."""
     path = package_path(machine, package)
@@ -51,14 +53,14 @@ def instance_plan(
         "SEQUENCE_PATH": path,
         "INSTANCE_ID": spec.instance,
     }
-    run: Executable | Callable[[], object]
+    run: Executable | str
     if spec.language == "node":
         node = machine.host.node
         run = Executable(node, (node, "--no-warnings", NODE_RUNNER))
     elif spec.isolation == "exec":
         run = _python(machine.host, _RUN_PYTHON)
     else:
-        run = run_python
+        run = INSTANCE
     return _plan(
         machine,
         package=package,
@@ -103,7 +105,7 @@ def probe_plan(machine: Machine, *, package: str, descriptors: Sequence[int]) ->
         user=unpack_user(machine),
         environment=_environment(machine),
         descriptors=descriptors,
-        run=_end,
+        run=PROBE,
     )
 
 
@@ -125,7 +127,7 @@ def _plan(
     user: int,
     environment: dict[str, str],
     descriptors: Sequence[int],
-    run: Executable | Callable[[], object],
+    run: Executable | str,
     loopback: bool = False,
     package_writable: bool = False,
 ) -> Plan:
@@ -159,7 +161,3 @@ def _python(host: Host, code: str) -> Executable:
     """An interpreter that sees the standard library and our sources."""
     prelude = f"import sys; sys.path.insert(0, {SOURCES!r}); "
     return Executable(host.python, (host.python, *ISOLATED, "-c", prelude + code))
-
-
-def _end() -> None:
-    os._exit(0)

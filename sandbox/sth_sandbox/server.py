@@ -17,6 +17,7 @@ from sth_sandbox.instances import Instance, Instances, limits_report
 from sth_sandbox.loop import READ, Loop
 from sth_sandbox.plans import NODE_RUNNER, Machine, package_path
 from sth_sandbox.report import Report, missing, refusal
+from sth_sandbox.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -36,12 +37,12 @@ class Server:
     def __init__(
         self,
         loop: Loop,
+        zygote: Zygote,
         machine: Machine,
         cache: Cache,
         *,
         report: Report,
         probe: Callable[[], Report],
-        run_python: Callable[[], object],
         agent_user: int,
     ) -> None:
         self._loop = loop
@@ -52,9 +53,7 @@ class Server:
         self._agent_user = agent_user
         self._connections: set[Connection] = set()
         self._stopping: list[tuple[Connection, object]] | None = None
-        self._instances = Instances(
-            loop, machine, run_python=run_python, on_exit=self._instance_ended
-        )
+        self._instances = Instances(loop, zygote, machine, on_exit=self._instance_ended)
         self._operations: dict[str, Callable[[Connection, Any, list[int]], Fields | None]] = {
             "hello": self._hello,
             "have": self._have,

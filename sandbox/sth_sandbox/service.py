@@ -2,7 +2,6 @@
 
 import dataclasses
 import fcntl
-import gc
 import json
 import logging
 import os
@@ -20,11 +19,12 @@ from sth_sandbox.cache import Cache
 from sth_sandbox.errors import SandboxError, conflict, misconfigured
 from sth_sandbox.host import look_at_host
 from sth_sandbox.loop import Loop
-from sth_sandbox.plans import Machine
+from sth_sandbox.plans import INSTANCE, PROBE, Machine
 from sth_sandbox.probe import probe
 from sth_sandbox.report import missing, refusal
-from sth_sandbox.runners.python import run_instance
+from sth_sandbox.runners.python import run_instance, warm_up
 from sth_sandbox.server import Server
+from sth_sandbox.zygote import Zygote
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,9 @@ def _serve(options: Options) -> None:
     lock = _take_lock(options)
     _start_log()
     _raise_descriptor_limit()
+    zygote = _make_zygote()
     loop = Loop()
-    server = _build(loop, options)
+    server = _build(loop, zygote, options)
     listener = _listen(options)
     server.listen(listener)
     loop.on_signals(
@@ -84,10 +85,6 @@ def _serve(options: Options) -> None:
             signal.SIGHUP: lambda: None,
         }
     )
-    # What exists by now is never looked at by the collector again, here or in a child: its pages
-    # stay shared.
-    gc.collect()
-    gc.freeze()
     logger.info("process %d listens in %s", os.getpid(), options.directory)
     if options.ready != 2:
         os.write(options.ready, LISTENING)
@@ -97,17 +94,24 @@ def _serve(options: Options) -> None:
     listener.close()
     server.close()
     loop.close()
+    zygote.close()
     logger.info("ended")
     os.close(lock)
 
 
-def _build(loop: Loop, options: Options) -> Server:
+def _make_zygote() -> Zygote:
+    """After the directory is entered and before anything is known."""
+    warm_up()
+    return Zygote({INSTANCE: run_instance, PROBE: lambda: os._exit(0)})
+
+
+def _build(loop: Loop, zygote: Zygote, options: Options) -> Server:
     machine = Machine(
         host=look_at_host(node=options.node),
         directory=options.directory,
         privileged=os.geteuid() == 0,
     )
-    report = probe(machine)
+    report = probe(machine, zygote)
     if missing(report):
         logger.error("%s; %s", *refusal(report))
         if options.allow_unsandboxed:
@@ -115,11 +119,11 @@ def _build(loop: Loop, options: Options) -> Server:
             machine = dataclasses.replace(machine, sandboxed=False)
     return Server(
         loop,
+        zygote,
         machine,
-        Cache(loop, machine),
+        Cache(loop, zygote, machine),
         report=report,
-        probe=lambda: probe(machine),
-        run_python=run_instance,
+        probe=lambda: probe(machine, zygote),
         agent_user=options.agent_user,
     )
 

@@ -12,6 +12,7 @@ import signal
 import struct
 from collections.abc import Iterable
 
+CLONE_PARENT = 0x00008000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -121,7 +122,7 @@ seccomp = ctypes.CFUNCTYPE(_long, _long, _long, _long, ctypes.c_char_p, use_errn
 
 
 def clone_process(flags: int) -> int:
-    """As os.fork, with the child in the new namespaces that `flags` ask for. OSError.
+    """As os.fork, with the CLONE_* flags that are given, mostly new namespaces. OSError.
 
     Python's own at-fork handlers run, as they would not around the bare call: without them all
     children would draw the same random numbers. The C library learns the child's thread id.

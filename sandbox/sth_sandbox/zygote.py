@@ -1,222 +1,144 @@
-"""Starting a process in a sandbox of its own, straight from the spawner by clone.
+"""The zygote: a process that does nothing but start others, so that its memory stays as it was.
 
-The child is process 1 of its pid namespace. It builds its own sandbox, reports over a pipe that it
-is complete or which step failed, and only then runs what it was started for, which never returns.
+A child shares its parent's memory until one of them writes to it, and the spawner writes to a
+thousand pages as it serves requests: started by itself, each Instance would keep a copy of them.
+So it forks the zygote once, which reads an order, clones, and answers. Its children are the
+spawner's by CLONE_PARENT: that one waits for them, and they die with it.
 """
 
+import array
 import ctypes
-import fcntl
-import json
+import errno
+import gc
 import logging
 import os
 import signal
 import socket
 import struct
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NoReturn
 
-from sth_sandbox import credentials, syscalls
-from sth_sandbox.actions import Action, SetupFailed, perform
-from sth_sandbox.filesystem import DATA, Tree, root_actions
+from sth_sandbox import credentials, packets, syscalls
+from sth_sandbox.actions import SetupFailed
+from sth_sandbox.newborn import Programs, become
+from sth_sandbox.orders import Plan, namespace_flags, order_for
 
-_READY = b"ready\n"
-_EXIT_SETUP_FAILED = 20
-# Descriptors are first moved above this number, so that placing one never closes another.
-_MOVED = 64
+logger = logging.getLogger(__name__)
 
-_NAMESPACES = (
-    syscalls.CLONE_NEWNS
-    | syscalls.CLONE_NEWPID
-    | syscalls.CLONE_NEWNET
-    | syscalls.CLONE_NEWIPC
-    | syscalls.CLONE_NEWUTS
-)
-_SIOCSIFFLAGS = 0x8914
-_IFF_UP = 1
+# Flags of clone, then the Order.
+_HEAD = struct.Struct("=Q")
+# Process id, or -1 and why not.
+_ANSWER = struct.Struct("=ii")
+_MAX_ORDER = 128 * 1024
 _MAX_DESCRIPTOR = (1 << 31) - 1
 # As ps shows it.
-_name = ctypes.create_string_buffer(b"sth-instance")
+_name = ctypes.create_string_buffer(b"sth-zygote")
 
 
-@dataclass(frozen=True, slots=True)
-class Executable:
-    """A program to become: the file, and its arguments with its own name first."""
+class Zygote:
+    """The spawner's handle of it. `programs`: what a child can be without becoming another file.
 
-    path: str
-    arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One process to start.
-
-    `tree`: its root file system, or None for a process without a sandbox (the operator's choice).
-    `user`, `group`: whom it becomes, inside its user namespace if it has one.
-    `descriptors`: become its 0, 1, 2 and so on; nothing else stays open.
-    `run`: what it does in the end: become a program, or call what never returns.
+    `forget` is called in a zygote that had to be forked anew: what a working spawner knows is none
+    of its children's business.
     """
 
-    tree: Tree | None
-    user: int
-    group: int
-    user_namespace: bool
-    environment: Mapping[str, str]
-    descriptors: Sequence[int]
-    run: Executable | Callable[[], object]
-    loopback: bool = False
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self.forget: Callable[[], None] = lambda: None
+        self._pid, self._socket = self._fork()
 
+    def launch(self, plan: Plan) -> tuple[int, int]:
+        """Start a process: (process id, descriptor of its report).
 
-def namespace_flags(plan: Plan) -> int:
-    """The CLONE_NEW* flags of this plan."""
-    if plan.tree is None:
-        return 0
-    flags = _NAMESPACES
-    if os.path.exists("/proc/self/ns/cgroup"):
-        flags |= syscalls.CLONE_NEWCGROUP
-    if plan.user_namespace:
-        flags |= syscalls.CLONE_NEWUSER
-    return flags
-
-
-def setup_actions(plan: Plan) -> list[Action]:
-    """Everything that the new process does before it is sandboxed, in order."""
-    tree = plan.tree
-    actions = [credentials.die_with_parent(), *_COMMON_ACTIONS]
-    if plan.user_namespace:
-        actions += credentials.inner_user_actions(os.geteuid(), os.getegid())
-    if tree is not None:
-        name = tree.host_name.encode()
-        actions += root_actions(tree)
-        actions.append(Action("host name", syscalls.sethostname, (name, len(name))))
-        if plan.loopback:
-            actions.append(Action("loopback", _raise_loopback, ()))
-    actions += credentials.limit_actions()
-    if tree is None:
-        actions.append(Action("limits", os.chdir, ("/",)))
-    else:
-        actions += credentials.drop_actions(
-            plan.user, plan.group, change_user=not plan.user_namespace
-        )
-        # Its home, which only now it may enter.
-        actions.append(Action("user", os.chdir, (DATA,)))
-    return actions
-
-
-def launch(plan: Plan) -> tuple[int, int]:
-    """Start it: (process id, descriptor of its report).
-
-    The report ends (EOF) when the process runs or has failed; `check_report` makes sense of it.
-    SetupFailed: the namespaces themselves were refused.
-    """
-    flags = namespace_flags(plan)
-    actions = setup_actions(plan)
-    # Where the table of system calls does not know this machine, nothing is sandboxed anyway.
-    last_actions = credentials.filter_actions() if syscalls.supported() else []
-    report, child_report = os.pipe2(os.O_CLOEXEC)
-    try:
-        pid = syscalls.clone_process(flags)
-    except OSError as error:
-        os.close(report)
-        os.close(child_report)
-        raise SetupFailed("namespaces", str(error)) from error
-    if pid == 0:
-        _become(plan, actions, last_actions, child_report)
-    os.close(child_report)
-    return pid, report
-
-
-def check_report(data: bytes) -> None:
-    """SetupFailed unless these bytes, all that a process reported, say that it runs."""
-    if data == _READY:
-        return
-    try:
-        failure = json.loads(data.removeprefix(_READY))
-        name, reason = str(failure["step"]), str(failure["reason"])
-    except (ValueError, KeyError, TypeError):
-        name, reason = "set-up", "the process ended while its sandbox was made"
-    raise SetupFailed(name, reason)
-
-
-def _become(plan: Plan, actions: list[Action], last_actions: list[Action], report: int) -> None:
-    """In the child, for good: no exception may unwind into the spawner's own code."""
-    try:
-        report = _arrange_descriptors(plan.descriptors, report)
-        # The spawner's log is closed, and not this program's.
-        logging.root.handlers.clear()
-        perform(actions)
-        _install_filter(plan, last_actions)
-        os.write(report, _READY)
-        if isinstance(plan.run, Executable):
-            _execute(plan.run, plan.environment)
-        else:
+        The report ends (EOF) when the process runs or has failed; `newborn.check_report` makes
+        sense of it. SetupFailed: the namespaces themselves were refused.
+        """
+        order = _HEAD.pack(namespace_flags(plan)) + order_for(plan).encode()
+        report, child_report = os.pipe2(os.O_CLOEXEC)
+        try:
+            pid = self._ask(order, [*plan.descriptors, child_report])
+        except BaseException:
             os.close(report)
-            report = -1
-            _set_environment(plan.environment)
-            plan.run()
-    except SetupFailed as failure:
-        _say(report, failure.step, failure.reason)
-    except BaseException as error:
-        if report < 0:
-            os.write(2, traceback.format_exc().encode(errors="replace"))
-        else:
-            _say(report, "set-up", f"{type(error).__name__}: {error}")
-    finally:
-        os._exit(_EXIT_SETUP_FAILED)
-
-
-def _arrange_descriptors(descriptors: Sequence[int], report: int) -> int:
-    """Put them at 0, 1, 2 ..., the report after them, and close the rest; the report's number."""
-    moved = [fcntl.fcntl(each, fcntl.F_DUPFD_CLOEXEC, _MOVED) for each in (*descriptors, report)]
-    place = len(descriptors)
-    for number, descriptor in enumerate(moved):
-        os.dup2(descriptor, number, inheritable=number < place)
-    os.closerange(place + 1, _MAX_DESCRIPTOR)
-    return place
-
-
-def _install_filter(plan: Plan, actions: list[Action]) -> None:
-    try:
-        perform(actions)
-    except SetupFailed:
-        # Without a sandbox, by the operator's choice, the filter is only better than nothing.
-        if plan.tree is not None:
             raise
+        finally:
+            os.close(child_report)
+        return pid, report
+
+    def close(self) -> None:
+        """End it; what it has started runs on."""
+        self._socket.close()
+        os.waitpid(self._pid, 0)
+
+    def _ask(self, order: bytes, descriptors: list[int]) -> int:
+        try:
+            answer = self._exchange(order, descriptors)
+        except (EOFError, ConnectionError):
+            logger.error("the zygote has ended: another one is made")
+            self.close()
+            self._pid, self._socket = self._fork(self.forget)
+            answer = self._exchange(order, descriptors)
+        pid, number = _ANSWER.unpack(answer)
+        if pid < 0:
+            raise SetupFailed("namespaces", f"clone: {os.strerror(number)}")
+        return int(pid)
+
+    def _exchange(self, order: bytes, descriptors: list[int]) -> bytes:
+        packets.send_encoded(self._socket, order, descriptors)
+        answer = self._socket.recv(_ANSWER.size)
+        if not answer:
+            raise EOFError("the zygote has ended")
+        return answer
+
+    def _fork(self, forget: Callable[[], None] | None = None) -> tuple[int, socket.socket]:
+        # Orders hold a pointer to it.
+        if syscalls.supported():
+            credentials.filter_actions()
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_ORDER)
+        # What exists by now is never looked at by the collector again, here or in a child: its
+        # pages stay shared.
+        gc.collect()
+        gc.freeze()
+        pid = os.fork()
+        if pid == 0:
+            _live(its, self._programs, forget)
+        its.close()
+        return pid, ours
 
 
-def _set_environment(environment: Mapping[str, str]) -> None:
-    """The spawner's own has nothing else in it and, mostly, the same values already."""
-    for name, value in environment.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
-
-
-def _execute(program: Executable, environment: Mapping[str, str]) -> None:
-    # Python ignores it, and what is ignored stays ignored in the next program.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+def _live(
+    connection: socket.socket, programs: Programs, forget: Callable[[], None] | None
+) -> NoReturn:
     try:
-        os.execve(program.path, list(program.arguments), dict(environment))
-    except OSError as error:
-        raise SetupFailed("exec", str(error)) from error
+        syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        syscalls.prctl(syscalls.PR_SET_NAME, ctypes.addressof(_name), 0, 0, 0)
+        # A terminal sends its signals to the spawner as well, which decides.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        # The spawner's log and lock are not this process's.
+        logging.root.handlers.clear()
+        descriptor = os.dup2(connection.detach(), 3, inheritable=False)
+        os.closerange(descriptor + 1, _MAX_DESCRIPTOR)
+        if forget is not None:
+            forget()
+        _serve(socket.socket(fileno=descriptor), programs)
+    finally:
+        os._exit(1)
 
 
-def _raise_loopback() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
-
-
-def _say(report: int, name: str, reason: str) -> None:
-    try:
-        os.write(report, json.dumps({"step": name, "reason": reason[:2000]}).encode())
-    except OSError:
-        pass
-
-
-_COMMON_ACTIONS = (
-    Action("set-up", os.setsid, ()),
-    # The spawner gets its signals by descriptor, blocked.
-    Action("set-up", syscalls.sigprocmask, syscalls.NO_SIGNAL_BLOCKED),
-    # The spawner's own hides everything.
-    Action("set-up", os.umask, (0o022,)),
-    Action("set-up", syscalls.prctl, (syscalls.PR_SET_NAME, ctypes.addressof(_name), 0, 0, 0)),
-)
+def _serve(connection: socket.socket, programs: Programs) -> None:
+    """Until the spawner is gone."""
+    space = socket.CMSG_SPACE(packets.MAX_DESCRIPTORS * array.array("i").itemsize)
+    while True:
+        order, ancillary, _, _ = connection.recvmsg(_MAX_ORDER, space, socket.MSG_CMSG_CLOEXEC)
+        if not order:
+            os._exit(0)
+        descriptors = array.array("i", ancillary[0][2])
+        number = 0
+        try:
+            pid = syscalls.clone_process(_HEAD.unpack_from(order)[0] | syscalls.CLONE_PARENT)
+        except OSError as error:
+            pid, number = -1, error.errno or errno.EIO
+        if pid == 0:
+            become(order[_HEAD.size :], descriptors, programs)
+        connection.send(_ANSWER.pack(pid, number))
+        packets.close_all(descriptors)

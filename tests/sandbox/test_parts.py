@@ -16,7 +16,7 @@ from sth_sandbox.bounded_log import BoundedLog
 from sth_sandbox.errors import SandboxError
 from sth_sandbox.instances import describe_exit, process_start_time
 from sth_sandbox.loop import READ, Loop
-from sth_sandbox.zygote import check_report
+from sth_sandbox.newborn import check_report
 
 PACKAGE = Path(errors.__file__).parent
 

@@ -69,7 +69,7 @@ class WithoutNamespaces(Spawner):
             "import os, sys\n"
             f"sys.path.insert(0, {str(self._sources())!r})\n"
             "from sth_sandbox import actions, credentials\n"
-            "actions.perform(credentials.filter_actions())\n"
+            "actions.perform(actions.steps(credentials.filter_actions()))\n"
             "os.execv(sys.argv[1], sys.argv[1:])\n"
         )
         python = super().command()[0]

@@ -57,6 +57,18 @@ def read_frame(descriptor: int) -> tuple[int, bytes]:
     return header[4], read_exactly(descriptor, int.from_bytes(header[:4], "little"))
 
 
+def zygote_of(spawner: Spawner) -> int:
+    """The one of its children that starts the others."""
+    children = Path(f"/proc/{spawner.pid}/task/{spawner.pid}/children").read_text().split()
+    found = [
+        int(each)
+        for each in children
+        if Path(f"/proc/{each}/comm").read_text().strip() == "sth-zygote"
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
 @pytest.mark.parametrize("isolation", ["zygote", "exec"])
 def test_instance_runs_its_program(agent: Agent, isolation: str) -> None:
     started = agent.start(agent.unpack(ECHO), isolation=isolation)
@@ -249,6 +261,21 @@ def test_instances_die_with_the_spawner(spawner: Spawner) -> None:
     spawner.process.kill()
     for each in started:
         wait_gone(each.pid)
+
+
+def test_zygote_that_was_killed_is_replaced(spawner: Spawner) -> None:
+    agent = spawner.agent()
+    package = agent.unpack(SLEEPER)
+    before = agent.start(package)
+    zygote = zygote_of(spawner)
+    os.kill(zygote, signal.SIGKILL)
+    wait_gone(zygote)
+    after = agent.start(package)
+    agent.run(after)
+    assert read_exactly(after.streams["stdout"], 3) == b"up\n"
+    running = {each["pid"] for each in agent.ask("list")["instances"] if each["running"]}
+    assert running == {before.pid, after.pid}
+    assert zygote_of(spawner) != zygote
 
 
 @pytest.mark.parametrize("by_signal", [False, True])

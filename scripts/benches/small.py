@@ -80,7 +80,8 @@ def idle() -> Iterator[Figure]:
         agent_id = agent.process.popen.pid
         spawner_id = _spawner(agent.state)
         yield _memory("idle agent", "RSS", smaps(agent_id)["Rss"], 32)
-        yield _memory("idle spawner", "PSS", smaps(spawner_id)["Pss"], 20)
+        both = sum(smaps(each)["Pss"] for each in (spawner_id, *_children(spawner_id)))
+        yield _memory("idle spawner and zygote", "PSS", both, 20)
         with system.client() as client:
             sequence = client.upload(pack("idle", PYTHON_SOURCE))
             instances = [client.start(sequence) for _ in range(IDLE_INSTANCES)]
@@ -109,6 +110,12 @@ def _spawner(state: Path) -> int:
         size = struct.calcsize("3i")
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     return int(struct.unpack("3i", credentials)[0])
+
+
+def _children(process_id: int) -> list[int]:
+    """Before any Instance is started: the zygote."""
+    path = Path(f"/proc/{process_id}/task/{process_id}/children")
+    return [int(each) for each in path.read_text(encoding="ascii").split()]
 
 
 def _memory(name: str, kind: str, value: int, limit: int) -> Figure:

@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from sth_agent import program_words
 from sth_agent.channels import Channel
 from sth_agent.edge_poll import EdgePoll
 from sth_agent.exits import outcome
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 # What a runner gets to obey an order before it is killed from outside.
 OBEY_SECONDS = 3.0
+# A runner says it after loading, and once more if the value that the program returned says
+# otherwise. Each costs a file and a message.
+MOST_READY = 2
 
 Json = dict[str, Any]
 
@@ -64,6 +68,7 @@ class Instance:
         self._lifecycle = Lifecycle(self.report.state)
         self._is_healthy = True
         self._was_kept_alive = False
+        self._ready_count = 0
         self._error: Json = dict(self.report.error)
         self._provides = record.provides
         self._ending: asyncio.Task[None] | None = None
@@ -201,9 +206,7 @@ class Instance:
             case "ready":
                 self._ready(message)
             case "error":
-                self._error = {
-                    key: message.get(key) for key in ("exit_code", "message", "traceback")
-                }
+                self._error = program_words.error(message)
             case "health":
                 self._is_healthy = message.get("healthy") is True
             case "alive":
@@ -212,7 +215,11 @@ class Instance:
                 self.streams.input.resynced(message)
 
     def _ready(self, message: Json) -> None:
-        requires, provides = _object(message.get("requires")), _object(message.get("provides"))
+        if self._ready_count == MOST_READY:
+            return
+        self._ready_count += 1
+        requires = program_words.declaration(message.get("requires"))
+        provides = program_words.declaration(message.get("provides"))
         if self.report.state == "starting":
             self._move("ready", requires=requires, provides=provides)
         else:
@@ -223,8 +230,8 @@ class Instance:
 
     def _declared(self, content_type: str, provides: Json) -> None:
         """The program has said what its output is, before the first byte of it."""
-        self.streams.output_type = content_type
-        self._provides = provides
+        self.streams.output_type = program_words.text(content_type, program_words.LONGEST_TYPE)
+        self._provides = program_words.declaration(provides)
         self._save()
         # Not from inside the output's own work.
         asyncio.get_running_loop().call_soon(self._connect_output)
@@ -292,10 +299,6 @@ def _producer_of(instance: str) -> bytes:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _object(value: object) -> Json:
-    return value if isinstance(value, dict) else {}
 
 
 def _log_failure(task: "asyncio.Task[None]") -> None:

@@ -43,6 +43,8 @@ class Instances:
         # An exit may be told before whoever started the process has looked at the answer.
         self._early_exits: dict[str, Exit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # One list follows all the changes that could not be told.
+        self._resyncing: asyncio.Task[None] | None = None
         self._around = Surroundings(
             spawner=spawner,
             poll=self._poll,
@@ -165,7 +167,8 @@ class Instances:
         except SthError as error:
             # Too much waits for a broker that is away: the next list tells all.
             logger.warning("a change is not told: %s", error)
-            self._spawn(self._sync_later(session))
+            if self._resyncing is None or self._resyncing.done():
+                self._resyncing = self._spawn(self._sync_later(session))
 
     async def _sync_later(self, session: Session) -> None:
         await asyncio.sleep(SYNC_RETRY_SECONDS)
@@ -284,10 +287,11 @@ class Instances:
         except NotFound:
             pass
 
-    def _spawn(self, work: Awaitable[None]) -> None:
+    def _spawn(self, work: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(_quietly(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 async def _quietly(work: Awaitable[None]) -> None:

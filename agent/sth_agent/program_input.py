@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sth_agent import program_words
 from sth_agent.feeds import TypedTarget
 from sth_agent.stream_writer import Done, StreamWriter
 from sth_protocol.errors import Conflict, StreamFailed
@@ -29,9 +30,10 @@ class ProgramInput(TypedTarget):
         """Where the runner stands: what waited goes on from there."""
         if self._delayed is None:
             return
-        self._offset = _whole(answer.get("offset"))
-        self._number = _whole(answer.get("sequence"))
-        self.content_type = self.content_type or str(answer.get("content_type") or "")
+        self._offset = program_words.whole(answer.get("offset"))
+        self._number = program_words.whole(answer.get("sequence"))
+        said = program_words.text(answer.get("content_type"), program_words.LONGEST_TYPE)
+        self.content_type = self.content_type or said
         self.is_ended = answer.get("ended") is True
         delayed, self._delayed = self._delayed or [], None
         for action in delayed:
@@ -134,7 +136,3 @@ class StandardInput:
     def _failed(self) -> None:
         self._is_gone = True
         self._gone()
-
-
-def _whole(value: object) -> int:
-    return value if isinstance(value, int) and value >= 0 else 0

@@ -78,9 +78,13 @@ class Session:
         if self.lost:
             raise SessionLost("the session with the broker is lost")
         number, message = self._requests.request(kind, **fields)
+        try:
+            self.mux.control(message)
+        except SthError:
+            self._requests.forget(number)
+            raise
         answer: asyncio.Future[Json] = asyncio.get_running_loop().create_future()
         self._answers[number] = answer
-        self.mux.control(message)
         self._wake()
         return self._answered(kind, number, answer)
 
@@ -181,8 +185,16 @@ class Session:
             logger.exception("the request %s failed", kind)
             reply = control.failure(number, Internal(f"the agent failed at {kind}"))
         if not self.lost:
-            self.mux.control(reply)
+            self._reply(number, reply)
             self._wake()
+
+    def _reply(self, number: int, reply: Json) -> None:
+        try:
+            self.mux.control(reply)
+        except SthError as error:
+            # Whoever asked must not wait for what will never come.
+            logger.error("an answer cannot be sent: %s", error.message)
+            self.mux.control(control.failure(number, error))
 
     def _add(self, number: int, request: Mapping[str, Any]) -> Channel:
         channel = Channel(self.mux, self._wake, number, request)

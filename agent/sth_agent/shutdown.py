@@ -5,6 +5,8 @@ import os
 import select
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from sth_agent import control_socket
@@ -22,16 +24,15 @@ _LOOK_AGAIN_SECONDS = 0.02
 
 def stop(state: StateDirectory, *, grace: float) -> bool:
     """End the agent, its Instances and the spawner; whether anything was running."""
-    grace_ms = int(grace * 1000)
     try:
-        control_socket.ask(
-            state.path, "stop", timeout=2 * grace + MARGIN_SECONDS, grace_ms=grace_ms
-        )
+        spawner = int(control_socket.ask(state.path, "status")["spawner"])
     except NotRunning:
         return _stop_spawner(state, grace)
-    _wait_for_agent(state)
-    # One that was started again meanwhile, or that the agent could not reach.
-    _stop_spawner(state, 0.0)
+    with _end_of(spawner) as wait_for_spawner:
+        timeout = 2 * grace + MARGIN_SECONDS
+        control_socket.ask(state.path, "stop", timeout=timeout, grace_ms=int(grace * 1000))
+        _wait_for_agent(state)
+        wait_for_spawner()
     return True
 
 
@@ -50,20 +51,36 @@ def _stop_spawner(state: StateDirectory, grace: float) -> bool:
     with connection:
         connection.settimeout(grace + MARGIN_SECONDS)
         try:
-            process = os.pidfd_open(int(_ask(connection, "hello", version=VERSION)["pid"]))
-            try:
+            with _end_of(int(_ask(connection, "hello", version=VERSION)["pid"])) as wait:
                 _ask(connection, "shutdown", grace_ms=int(grace * 1000))
-                # It answers when all Instances have ended, and ends after that.
-                select.select([process], [], [], MARGIN_SECONDS)
-            finally:
-                os.close(process)
-        except (EOFError, BrokenPipeError, ProcessLookupError):
+                wait()
+        except (EOFError, BrokenPipeError):
             return True
         except TimeoutError:
             raise TimedOut("the spawner does not end") from None
         except OSError as error:
             raise SthError(f"the spawner cannot be asked to end: {error}") from None
     return True
+
+
+@contextmanager
+def _end_of(process: int) -> Iterator[Callable[[], None]]:
+    """Inside, a function that returns when this process, and no later one of its number, is gone:
+    the spawner answers when all Instances have ended, and ends after that."""
+    try:
+        descriptor = os.pidfd_open(process)
+    except ProcessLookupError:
+        yield lambda: None
+        return
+    try:
+        yield lambda: _wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _wait_readable(descriptor: int) -> None:
+    if not select.select([descriptor], [], [], MARGIN_SECONDS)[0]:
+        raise TimedOut("the spawner does not end")
 
 
 def _ask(connection: socket.socket, operation: str, **fields: object) -> dict[str, Any]:

@@ -15,6 +15,10 @@ _MARKS = {"connected": ("●", "green"), "revoked": ("✗", "red")}
 
 def show(status: Mapping[str, Any], console: Console) -> None:
     """Print what the agent has answered."""
+
+    def say(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
     connection = status["connection"]
     mark, style = _MARKS.get(connection["state"], ("○", "yellow"))
     head = Text(f"{mark} ", style=style)
@@ -23,30 +27,28 @@ def show(status: Mapping[str, Any], console: Console) -> None:
     if connection["address"]:
         head.append(f" to {connection['address']}")
     head.append(f", for {clock.duration(max(0.0, time.time() - connection['since']))}")
-    console.print(head)
+    console.print(head, soft_wrap=True)
     if connection["problem"]:
-        console.print(Text(f"  {connection['problem']}", style="yellow"))
+        say(f"  {connection['problem']}", "yellow")
     if connection["hint"]:
-        console.print(Text(f"  {connection['hint']}"))
-    console.print(
-        Text(
-            f"  certificate valid to {clock.moment(status['certificate_expires'])} (renews itself)"
-        )
-    )
+        say(f"  {connection['hint']}")
+    say(f"  certificate valid to {clock.moment(status['certificate_expires'])} (renews itself)")
     for name, entry in sorted(status["sandbox"].items()):
         if entry.get("state") != "enforced":
-            console.print(Text(f"  ! {name}: {entry.get('state')} {entry.get('reason', '')}"))
+            say(f"  ! {name}: {entry.get('state')} {entry.get('reason', '')}")
             if entry.get("fix"):
-                console.print(Text(f"    {entry['fix']}"))
-    _show_instances(status["instances"], console)
+                say(f"    {entry['fix']}")
+    if status["instances"]:
+        _show_instances(status["instances"], console)
+    else:
+        say("  no Instances")
 
 
 def _show_instances(instances: list[Mapping[str, Any]], console: Console) -> None:
-    if not instances:
-        console.print(Text("  no Instances"))
-        return
     table = Table(box=None, pad_edge=False)
-    for title in ("INSTANCE", "STATE", "PID", "SINCE", "REASON"):
+    # An id is there to be copied: it is never cut.
+    table.add_column("INSTANCE", no_wrap=True, min_width=36)
+    for title in ("STATE", "PID", "SINCE", "REASON"):
         table.add_column(title)
     for each in instances:
         since = clock.moment((each["ended_ms"] or each["started_ms"]) / 1000)

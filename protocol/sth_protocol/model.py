@@ -2,9 +2,11 @@
 
 `to_map` and `from_map` are the only way between the two. `from_map` refuses what does not fit
 (BadFrame), fills defaults, and ignores fields that it does not know: a newer peer may add some.
+Free-form fields have to be JSON: what msgpack can say beyond it could be neither stored nor shown.
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -95,7 +97,7 @@ def from_map(kind: type[Model], values: object) -> Model:
 
 def _fits(hint: Any, value: object) -> bool:
     if hint is Any:
-        return True
+        return _is_json(value)
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin is typing.Literal:
@@ -111,3 +113,22 @@ def _fits(hint: Any, value: object) -> bool:
     if hint in (int, float):
         return isinstance(value, hint) and not isinstance(value, bool)
     return isinstance(value, hint)
+
+
+def _is_json(value: object) -> bool:
+    """Without recursion: what comes from a store may be deeper than what comes over a link."""
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if not all(isinstance(key, str) for key in each):
+                return False
+            waiting += each.values()
+        elif isinstance(each, list):
+            waiting += each
+        elif isinstance(each, float):
+            if not math.isfinite(each):
+                return False
+        elif not (each is None or isinstance(each, (str, int))):
+            return False
+    return True

@@ -71,3 +71,18 @@ def test_model_refuses_a_missing_field_and_names_it() -> None:
 def test_model_refuses_what_is_no_map(values: object) -> None:
     with pytest.raises(BadFrame, match="a map is needed"):
         from_map(StartSpec, values)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), b"bytes", {7: "seven"}, {b"k": 1}])
+def test_model_refuses_what_json_cannot_say(value: object) -> None:
+    values = {"instance": "i", "sequence": "s", "state": "running", "error": {"deep": [value]}}
+    with pytest.raises(BadFrame, match=r"InstanceReport\.error"):
+        from_map(InstanceReport, values)
+
+
+def test_model_takes_json_of_any_depth() -> None:
+    deep: list[object] = [1.5, None, True, "text"]
+    for _ in range(5000):
+        deep = [deep]
+    values = {**to_map(SPEC), "args": deep}
+    assert from_map(StartSpec, values).args is deep

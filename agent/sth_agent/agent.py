@@ -6,6 +6,7 @@ The spawner holds the Instances and outlives this process, which may be ended at
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 from collections.abc import Awaitable
@@ -172,6 +173,7 @@ class Agent:
             "certificate_expires": identity.expires,
             "connection": asdict(self._connector.status),
             "addresses": [str(each) for each in self._connector.addresses],
+            "agent": os.getpid(),
             "spawner": self._spawner_is.pid,
             "sandbox": self._spawner_is.report,
             "instances": [to_map(each) for each in self._instances.reports()],

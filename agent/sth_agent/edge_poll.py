@@ -6,8 +6,11 @@ selector would report it again and again. Edge-triggered, it is reported when mo
 
 import asyncio
 import contextlib
+import logging
 import select
 from collections.abc import Callable
+
+logger = logging.getLogger(__name__)
 
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 
@@ -41,5 +44,10 @@ class EdgePoll:
     def _ready(self) -> None:
         for descriptor, _ in self._poll.poll(0):
             callback = self._callbacks.get(descriptor)
-            if callback is not None:
+            if callback is None:
+                continue
+            try:
                 callback()
+            except Exception:
+                # The others are told only this once.
+                logger.exception("a socket could not be read")

@@ -134,6 +134,12 @@ class Link:
             # Events that followed in the same message are gone: the session cannot go on.
             self._session.lose(SessionLost(f"the broker broke the rules: {error.message}"))
             return
+        except Exception:
+            # A message that was dispatched by half: the session cannot go on.
+            logger.exception("a message of the broker could not be dealt with")
+            self.close(Internal("the agent failed"))
+            self._session.lose(SessionLost("the agent failed"))
+            return
         if closed is not None:
             self._end(Close(closed.code, closed.message).error())
             if self._socket is not None:

@@ -151,7 +151,7 @@ class Output:
         try:
             for piece in self._walker.feed(data):
                 self._take(piece)
-        except (FrameError, ValueError) as error:
+        except (FrameError, ValueError, RecursionError) as error:
             logger.warning("an Instance's output is broken: %s", error)
             self._error = StreamFailed(f"the output cannot be read: {error}")
             self._end(self._error)

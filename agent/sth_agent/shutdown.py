@@ -1,10 +1,8 @@
 """`sth-agent stop` and `leave`, seen from the process that runs the command."""
 
-import fcntl
 import os
 import select
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,19 +17,19 @@ from sth_sandbox import packets
 
 # What everything around the grace itself may take.
 MARGIN_SECONDS = 30.0
-_LOOK_AGAIN_SECONDS = 0.02
 
 
 def stop(state: StateDirectory, *, grace: float) -> bool:
     """End the agent, its Instances and the spawner; whether anything was running."""
     try:
-        spawner = int(control_socket.ask(state.path, "status")["spawner"])
+        status = control_socket.ask(state.path, "status")
     except NotRunning:
         return _stop_spawner(state, grace)
-    with _end_of(spawner) as wait_for_spawner:
+    agent, spawner = _end_of(int(status["agent"])), _end_of(int(status["spawner"]))
+    with agent as wait_for_agent, spawner as wait_for_spawner:
         timeout = 2 * grace + MARGIN_SECONDS
         control_socket.ask(state.path, "stop", timeout=timeout, grace_ms=int(grace * 1000))
-        _wait_for_agent(state)
+        wait_for_agent()
         wait_for_spawner()
     return True
 
@@ -66,7 +64,7 @@ def _stop_spawner(state: StateDirectory, grace: float) -> bool:
 @contextmanager
 def _end_of(process: int) -> Iterator[Callable[[], None]]:
     """Inside, a function that returns when this process, and no later one of its number, is gone:
-    the spawner answers when all Instances have ended, and ends after that."""
+    both answer a moment before they end."""
     try:
         descriptor = os.pidfd_open(process)
     except ProcessLookupError:
@@ -80,7 +78,7 @@ def _end_of(process: int) -> Iterator[Callable[[], None]]:
 
 def _wait_readable(descriptor: int) -> None:
     if not select.select([descriptor], [], [], MARGIN_SECONDS)[0]:
-        raise TimedOut("the spawner does not end")
+        raise TimedOut("a process has answered, and does not end")
 
 
 def _ask(connection: socket.socket, operation: str, **fields: object) -> dict[str, Any]:
@@ -93,20 +91,3 @@ def _ask(connection: socket.socket, operation: str, **fields: object) -> dict[st
     if isinstance(answer.get("error"), dict):
         raise from_wire(answer["error"])
     return answer
-
-
-def _wait_for_agent(state: StateDirectory) -> None:
-    """Returns when the agent has let go of its directory."""
-    descriptor = os.open(state.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + MARGIN_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(_LOOK_AGAIN_SECONDS)
-            else:
-                return
-    finally:
-        os.close(descriptor)
-    raise TimedOut("the agent has stopped its Instances, and does not end itself")

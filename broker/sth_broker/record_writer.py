@@ -7,7 +7,7 @@ import asyncio
 import logging
 
 from sth_broker.store.interface import Records
-from sth_protocol.errors import SthError
+from sth_protocol.errors import StorageFailed
 from sth_protocol.model import Json
 
 logger = logging.getLogger(__name__)
@@ -17,7 +17,8 @@ RETRY_SECONDS = 1.0
 
 class RecordWriter:
     """One task that writes what changed since it last looked. `retry`: seconds until it tries again
-    what the storage refused."""
+    what the storage refused. A record that no storage could take is logged and given up: it must
+    not hold up all others."""
 
     def __init__(self, records: Records, *, retry: float = RETRY_SECONDS) -> None:
         self._records = records
@@ -28,7 +29,7 @@ class RecordWriter:
         self._written = 0
         self._changed = asyncio.Event()
         self._progress = asyncio.Condition()
-        self._failure: SthError | None = None
+        self._failure: StorageFailed | None = None
         self._closing = False
         self._task = asyncio.create_task(self._run(), name="record writer")
 
@@ -71,7 +72,7 @@ class RecordWriter:
             batch, self._dirty, target = self._dirty, {}, self._wanted
             try:
                 await self._write(batch)
-            except SthError as error:
+            except StorageFailed as error:
                 # What is newer wins over what could not be written.
                 self._dirty = {**batch, **self._dirty}
                 logger.error("cannot write %d records: %s", len(batch), error)
@@ -86,14 +87,23 @@ class RecordWriter:
 
     async def _write(self, batch: dict[str, Json | None]) -> None:
         # Together, so that the store makes one commit of them.
-        await asyncio.gather(
+        results = await asyncio.gather(
             *(
                 self._records.delete(key) if value is None else self._records.put(key, value)
                 for key, value in batch.items()
-            )
+            ),
+            return_exceptions=True,
         )
+        failure: StorageFailed | None = None
+        for key, result in zip(batch, results, strict=True):
+            if isinstance(result, StorageFailed):
+                failure = result
+            elif isinstance(result, BaseException):
+                logger.error("record %s cannot be written at all", key, exc_info=result)
+        if failure is not None:
+            raise failure
 
-    async def _report(self, failure: SthError | None) -> None:
+    async def _report(self, failure: StorageFailed | None) -> None:
         async with self._progress:
             self._failure = failure
             self._progress.notify_all()

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from tests.support.memory_store import MemoryRecords
 
 from sth_broker.record_writer import RecordWriter
 from sth_broker.store.interface import Json
+from sth_broker.store.records import SqliteRecords
 from sth_protocol.errors import StorageFailed
 
 
@@ -94,6 +96,24 @@ async def test_refused_write_is_made_again_without_being_asked(
         async for change in records.watch(""):
             assert change.key == "a"
             break
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("a key", {"n": 1}), ("b", {"n": float("nan")})], ids=["key", "value"]
+)
+async def test_record_that_cannot_be_written_holds_up_no_other(
+    tmp_path: Path, key: str, value: Json
+) -> None:
+    records = SqliteRecords(tmp_path / "records.sqlite")
+    writer = RecordWriter(records, retry=0.01)
+    writer.put(key, value)
+    writer.put("good", {"n": 1})
+    async with asyncio.timeout(10):
+        await writer.durable()
+        writer.put("later", {"n": 2})
+        await writer.close()
+    assert [each.key for each in await records.list("")] == ["good", "later"]
+    await records.close()
 
 
 async def test_close_writes_the_rest_or_gives_up(records: Records) -> None:

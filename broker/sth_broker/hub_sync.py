@@ -24,7 +24,8 @@ from sth_broker.reconcile import (
 )
 from sth_broker.sequences import SequenceRegistry
 from sth_protocol.control import Pages
-from sth_protocol.errors import SthError
+from sth_protocol.errors import BadFrame, BadName, SthError
+from sth_protocol.ids import check_instance_id
 from sth_protocol.model import InstanceReport, Json, from_map
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class HubSync:
             return {}
         instructions = reconcile(
             hub=link.hub_id,
-            reports=[from_map(InstanceReport, each) for each in listed],
+            reports=[_report_from(each) for each in listed],
             known=self._registry.known(link.space),
             sequences=self._sequences.ids(link.space),
             starting=self._control.starting,
@@ -80,7 +81,7 @@ class HubSync:
 
     def on_state(self, link: HubLink, message: Json) -> None:
         """Something has changed about one Instance."""
-        report = from_map(InstanceReport, message.get("report"))
+        report = _report_from(message.get("report"))
         record = self._registry.find(link.space, report.instance)
         sequences = self._sequences.ids(link.space)
         for instruction in decide(report, record, hub=link.hub_id, sequences=sequences):
@@ -128,6 +129,16 @@ class HubSync:
         if record is not None and record.created_ms != instance.created_ms:
             return
         self._background.start(self._control.forget(instance), name="forget an Instance")
+
+
+def _report_from(value: object) -> InstanceReport:
+    """BadFrame also for an id that no broker gives: it becomes a part of a record's key."""
+    report = from_map(InstanceReport, value)
+    try:
+        check_instance_id(report.instance)
+    except BadName as error:
+        raise BadFrame(f"InstanceReport.instance: {error.message}") from None
+    return report
 
 
 async def _end_there(link: HubLink, identity: str) -> None:

@@ -280,16 +280,22 @@ async def test_sync_of_another_hub_neither_takes_nor_loses_an_instance(api: Api)
 async def test_sync_of_nonsense_is_refused(api: Api) -> None:
     async with api.agent() as agent:
         instance = await api.start()
+        ours = to_map(report(instance, "running"))
         for fields in (
             {},
             {"instances": 7, "page": 0, "pages": 1},
             {"instances": [7], "page": 0, "pages": 1},
             {"instances": [{"instance": 1}], "page": 0, "pages": 1},
+            {"instances": [to_map(report("no id", "running"))], "page": 0, "pages": 1},
+            {"instances": [{**ours, "error": {"line": float("nan")}}], "page": 0, "pages": 1},
+            {"instances": [{**ours, "provides": {"name": b"bytes"}}], "page": 0, "pages": 1},
             {"instances": [], "page": 3, "pages": 1},
         ):
             answer = await agent.request("hub.sync", **fields)
             assert answer.error is not None
         assert await status(api, instance) == "running"
+        # What it said has reached no record, and none is held up by it.
+        await api.start()
 
 
 async def test_streams_of_an_ended_instance_are_forgotten_after_their_time(

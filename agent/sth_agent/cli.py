@@ -179,11 +179,9 @@ def _status(options: argparse.Namespace, state: StateDirectory) -> int:
     if options.json:
         print(json.dumps(status))
         return 0
-    from rich.console import Console
-
     from sth_agent import status_view
 
-    status_view.show(status, Console(highlight=False))
+    status_view.show(status)
     return 0
 
 

@@ -16,7 +16,14 @@ from sth_agent.addresses import Address
 from sth_agent.session import Session
 from sth_agent.websocket import WebSocket
 from sth_protocol import handshake
-from sth_protocol.errors import ProtocolError, SessionLost, SthError, TimedOut, Unreachable
+from sth_protocol.errors import (
+    Internal,
+    ProtocolError,
+    SessionLost,
+    SthError,
+    TimedOut,
+    Unreachable,
+)
 from sth_protocol.frames import DATA_CUT
 from sth_protocol.handshake import Close, Hello, Welcome
 

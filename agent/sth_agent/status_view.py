@@ -13,8 +13,9 @@ from sth_agent import clock
 _MARKS = {"connected": ("●", "green"), "revoked": ("✗", "red")}
 
 
-def show(status: Mapping[str, Any], console: Console) -> None:
-    """Print what the agent has answered."""
+def show(status: Mapping[str, Any]) -> None:
+    """Print what the agent has answered on stdout."""
+    console = Console(highlight=False)
 
     def say(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)

@@ -105,8 +105,8 @@ class WebSocket(asyncio.Protocol):
                     return
             elif isinstance(event, Response):
                 self._answered()
-        if self._protocol.parser_exc is not None and self._transport is not None:
-            self._transport.close()
+        if self._protocol.parser_exc is not None:
+            self._close_transport()
 
     def eof_received(self) -> bool:
         self._protocol.receive_eof()
@@ -140,14 +140,12 @@ class WebSocket(asyncio.Protocol):
             self.opened.set_result(None)
             return
         self.opened.set_exception(_handshake_error(failure))
-        if self._transport is not None:
-            self._transport.close()
+        self._close_transport()
 
     def _refuse(self, reason: str) -> None:
         self._protocol.fail(1003, reason)
         self._write_pending()
-        if self._transport is not None:
-            self._transport.close()
+        self._close_transport()
 
     def _write_pending(self) -> None:
         if self._transport is None:
@@ -158,7 +156,13 @@ class WebSocket(asyncio.Protocol):
             elif self._transport.can_write_eof():
                 self._transport.write_eof()
             else:
-                self._transport.close()
+                self._close_transport()
+
+    def _close_transport(self) -> None:
+        # A second close() leaves a TLS transport of Python 3.11.2 without its protocol: it can then
+        # be neither aborted nor asked.
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()
 
     def _close_reason(self, error: Exception | None) -> str:
         close = self._protocol.close_rcvd

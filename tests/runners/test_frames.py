@@ -42,3 +42,9 @@ def test_reader_refuses_a_length_above_the_limit_before_it_is_read() -> None:
 def test_pack_refuses_a_payload_above_the_limit() -> None:
     with pytest.raises(FrameError, match="at most"):
         frames.pack_frame(frames.DATA, bytes(frames.MAX_PAYLOAD + 1))
+
+
+@pytest.mark.parametrize("place", [{"offset": 2**63 + 1}, {"number": 2**64 - 1}])
+def test_reader_refuses_a_place_beyond_all_bounds(place: dict[str, int]) -> None:
+    with pytest.raises(FrameError, match="out of bounds"):
+        FrameReader().feed(frames.pack_header(frames.DATA, 0, **place))

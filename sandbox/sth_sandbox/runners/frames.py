@@ -43,6 +43,9 @@ TEXT: str = _WIRE["content_types"]["text"]
 NDJSON: str = _WIRE["content_types"]["ndjson"]
 TEXT_NDJSON: str = _WIRE["content_types"]["text_ndjson"]
 
+# Room above it, so that what follows a frame can be told in 64 bits, too.
+_MAX_POSITION = 2**63
+
 _LAYOUT = struct.Struct("<IBBxxI4xQQ")
 assert _LAYOUT.size == HEADER_BYTES
 
@@ -116,6 +119,8 @@ def unpack_header(buffer: bytes | bytearray | memoryview, position: int = 0) -> 
         raise FrameError(f"{header.type} is no type of frame")
     if header.length > MAX_PAYLOAD:
         raise FrameError(f"a payload is at most {MAX_PAYLOAD} bytes, {header.length} announced")
+    if header.offset > _MAX_POSITION or header.number > _MAX_POSITION:
+        raise FrameError("the frame's place in its stream is out of bounds")
     return header
 
 

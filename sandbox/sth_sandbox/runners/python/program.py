@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
@@ -46,38 +46,59 @@ def load(package: str, main: str) -> Program:
     BadEntryPoint, or whatever the module raises while it is executed.
     """
     file = _main_file(package, main)
-    directory = str(file.parent)
-    sys.argv = [str(file)]
+    directory = os.path.dirname(file)
+    sys.argv = [file]
     sys.dont_write_bytecode = True  # a package stays as it was uploaded
-    first = [directory, package, str(Path(package, "__pypackages__"))]
+    first = [directory, package, os.path.join(package, "__pypackages__")]
     sys.path[:] = list(dict.fromkeys(first)) + [each for each in sys.path if each not in first]
     os.chdir(directory)
     return _resolve(_execute(file), main)
 
 
-def _main_file(package: str, main: object) -> Path:
+def _main_file(package: str, main: object) -> str:
     if not isinstance(main, str) or not main:
         raise BadEntryPoint("package.json has no main")
-    root = Path(package).resolve()
+    root = os.path.realpath(package)
     for name in (main, f"{main}.py"):
-        file = (root / name).resolve()
-        if not file.is_relative_to(root):
+        file = os.path.realpath(os.path.join(root, name))
+        if not f"{file}/".startswith(f"{root}/"):
             raise BadEntryPoint(f"main is {main!r}, which is outside of the package")
-        if file.is_file():
+        if os.path.isfile(file):
             return file
     raise BadEntryPoint(f"main is {main!r}, and the package has no such file")
 
 
-def _execute(file: Path) -> ModuleType:
+def _execute(file: str) -> ModuleType:
     # Its own name lets other modules of the package import it, unless that would hide a module
     # that is loaded already.
-    name = file.stem if file.stem.isidentifier() and file.stem not in sys.modules else "sequence"
+    stem, suffix = os.path.splitext(os.path.basename(file))
+    name = stem if stem.isidentifier() and stem not in sys.modules else "sequence"
+    if suffix == ".py":
+        return _execute_source(name, file)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise BadEntryPoint(f"main is {file.name!r}, which is no Python file")
+        raise BadEntryPoint(f"main is {stem + suffix!r}, which is no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    return module
+
+
+def _execute_source(name: str, file: str) -> ModuleType:
+    """What importlib does, with the same attributes but without its forty functions, each of which
+    would cost every Instance memory."""
+    module = ModuleType(name)
+    loader = SourceFileLoader(name, file)
+    spec = ModuleSpec(name, loader, origin=file)
+    spec.has_location = True
+    module.__spec__ = spec
+    module.__loader__ = loader
+    module.__file__ = file
+    module.__package__ = ""
+    sys.modules[name] = module
+    with open(file, "rb") as source:
+        code = compile(source.read(), file, "exec", dont_inherit=True)
+    exec(code, vars(module))
     return module
 
 

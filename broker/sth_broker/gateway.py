@@ -22,6 +22,7 @@ from sth_protocol import handshake
 from sth_protocol.errors import (
     BadHandshake,
     HubOffline,
+    InsufficientResources,
     Internal,
     LinkReplaced,
     ProtocolError,
@@ -119,8 +120,12 @@ class Gateway:
         self._revoked.add(hub_id)
         link = self._links.get(hub_id)
         if link is not None:
-            link.notify("hub.revoked")
-            link.push()
+            try:
+                link.notify("hub.revoked")
+                link.push()
+            except InsufficientResources:
+                # One that reads nothing is not told, and cut all the same.
+                logger.info("Hub %s cannot be told that it is revoked", hub_id)
             self._end(link, Revoked("this Hub was revoked"))
 
     # -- links ---------------------------------------------------------------------------------

@@ -14,7 +14,15 @@ from tests.support.waiting import until
 from sth_broker.channel import Channel
 from sth_broker.gateway import HubLink
 from sth_protocol import codec, frames, handshake
-from sth_protocol.errors import BadFrame, BadRequest, HubOffline, SessionLost, SthError, TimedOut
+from sth_protocol.errors import (
+    BadFrame,
+    BadRequest,
+    HubOffline,
+    InsufficientResources,
+    SessionLost,
+    SthError,
+    TimedOut,
+)
 from sth_protocol.events import Control, Data, Opened, Pong, Reset
 from sth_protocol.frames import FrameType
 from sth_protocol.handshake import Hello
@@ -426,3 +434,14 @@ async def test_hello_is_read_as_the_agent_writes_it(core: Core, machine: Machine
         answer = handshake.decode_answer(await websocket.recv(decode=False))
         assert isinstance(answer, handshake.Welcome)
         assert answer.features == []
+
+
+async def test_hub_that_reads_nothing_is_cut_all_the_same(core: Core, machine: Machine) -> None:
+    async with machine.link() as end:
+        link = _link(core, machine)
+        with pytest.raises(InsufficientResources):
+            while True:
+                link.mux.control({"type": "filler", "text": "x" * 60_000})
+        await core.hubs.revoke("default", machine.hub, by="test")
+        assert core.gateway.links() == []
+        await end.websocket.wait_closed()

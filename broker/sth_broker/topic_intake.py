@@ -36,6 +36,7 @@ class Intake:
         self._arrived = Signal()
         self._ended = False
         self._acknowledged = False
+        self._waits_for_room = False
 
     async def serve(self) -> None:
         """Until the agent has finished and all of it is acknowledged. BadFrame or Corrupt for a
@@ -43,13 +44,15 @@ class Intake:
         await self._log.ready(0)
         expected = await self._log.next_sequence(self._producer, self._epoch)
         self._channel.accept({"next_sequence": expected})
-        await first_of(self._take_in_all(), self._acknowledge_all())
+        await first_of(self._take_in_all(), self._acknowledge_all(), self._until_given_up())
         self._channel.finish()
 
     async def _take_in_all(self) -> None:
         while (message := await self._channel.read_message()) is not None:
             header = self._checked(message)
-            await self._log.ready(len(message))
+            self._waits_for_room = True
+            await self._log.ready(len(message), timeout=0 if self._channel.over else None)
+            self._waits_for_room = False
             submitted = self._log.submit(message, header)
             self._awaited.append(_Awaited(submitted, header.next_sequence - 1, len(message)))
             self._arrived.notify()
@@ -73,6 +76,13 @@ class Intake:
             await self._channel.write(answer)
         self._acknowledged = True
         self._arrived.notify()
+
+    async def _until_given_up(self) -> None:
+        """Returns when the agent is gone while a batch waits for room. It will send that again;
+        what came before and has room is stored."""
+        await self._channel.wait_closed()
+        while not self._waits_for_room:
+            await self._arrived.wait()
 
     def _checked(self, message: bytes) -> Header:
         header = batch.verify(message)

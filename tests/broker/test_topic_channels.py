@@ -374,3 +374,20 @@ async def test_full_topic_withholds_acknowledgements_until_it_is_read(tmp_path: 
     await agent.close()
     await topics.close()
     await store.close()
+
+
+async def test_agent_that_gives_up_on_a_full_topic_leaves_nothing_waiting(tmp_path: Path) -> None:
+    store = disk_store(tmp_path, segment_bytes=1000)
+    topics = TopicService(store, clock=Clock(), quota_bytes=3000)
+    agent = Agent(topics)
+    stream = await agent.publish()
+    for number in range(10):
+        await stream.send(lines("x" * 900, base_sequence=number))
+    await stream.until(lambda end: end.messages and acknowledged(end) == [2, 2])
+    await stream.break_off()
+    await agent.ended()
+    again = await agent.publish()
+    assert again.info == {"next_sequence": 3}
+    await agent.close()
+    await topics.close()
+    await store.close()

@@ -237,17 +237,27 @@ def _checked_spec(instance: Instance, sequence: Sequence, request: StartRequest)
         output_topic=request.output_topic,
         limits=request.limits,
     )
-    mapped = to_map(spec)
     try:
-        size = len(codec.pack(mapped))
-    except BadFrame as error:
-        raise BadRequest(
-            f"args, appConfig or limits {error.message}",
-            hint="use JSON values, integers of at most 64 bits, and little nesting",
-        ) from None
+        mapped = to_map(spec)
+        packed = codec.pack({"spec": mapped})
+    except (BadFrame, RecursionError):
+        raise _not_for_a_hub() from None
+    size = len(packed)
     if size > MAX_SPEC_BYTES:
         raise TooLarge(
             f"args and appConfig take {size} bytes; at most {MAX_SPEC_BYTES} are sent to a Hub",
             hint="pass large values as input",
         )
+    try:
+        # As the Hub will: what it would refuse must not leave a record.
+        codec.unpack(packed)
+    except BadFrame:
+        raise _not_for_a_hub() from None
     return mapped
+
+
+def _not_for_a_hub() -> BadRequest:
+    return BadRequest(
+        "args, appConfig or limits cannot be sent to a Hub",
+        hint="use JSON values, integers of at most 64 bits, and little nesting",
+    )

@@ -125,6 +125,13 @@ async def test_own_id_is_kept_and_may_be_used_again_after_the_end(api: Api) -> N
         assert [each["instance"] for each in agent.asked("instance.forget")] == [OWN_ID]
 
 
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -139,6 +146,8 @@ async def test_own_id_is_kept_and_may_be_used_again_after_the_end(api: Api) -> N
         {"instanceId": 7},
         {"hub": ["a"]},
         {"args": [2**70]},
+        {"args": nested(40)},
+        {"args": nested(900)},
         {"args": ["x" * 70_000]},
     ],
 )

@@ -71,7 +71,12 @@ class TlsListener:
 
     async def close(self) -> None:
         """Accept no more, and drop what is no link. Links are the gateway's to close."""
-        tasks = [*self._handshakes, *([self._acceptor] if self._acceptor else [])]
+        if self._acceptor is not None:
+            self._acceptor.cancel()
+            await asyncio.gather(self._acceptor, return_exceptions=True)
+        # A handshake that is cancelled before it has begun would leave its socket open.
+        await asyncio.sleep(0)
+        tasks = list(self._handshakes)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

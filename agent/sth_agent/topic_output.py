@@ -64,6 +64,8 @@ class TopicOutput(ChannelUser):
         self._session: Session | None = None
         self._channel: Channel | None = None
         self._is_accepted = False
+        # Of an acknowledgement, what has come.
+        self._answer = b""
         self._retry: asyncio.TimerHandle | None = None
         self._in_flight: deque[InFlight] = deque()
         self._next = output.position.sequence
@@ -96,6 +98,7 @@ class TopicOutput(ChannelUser):
     def _open(self) -> None:
         self._retry = None
         self._is_accepted = False
+        self._answer = b""
         if self._session is None or self._session.lost:
             return
         request = {
@@ -129,13 +132,18 @@ class TopicOutput(ChannelUser):
         channel = self._channel
         if channel is None:
             return
+        # Credit may cut even a message of a few bytes.
+        self._answer += data
+        channel.consume(len(data))
+        if more:
+            return
+        answer, self._answer = self._answer, b""
         try:
-            last, _ = codec.unpack(data)
+            last, _ = codec.unpack(answer)
         except (BadFrame, ValueError, TypeError):
             channel.reset(BadFrame("an acknowledgement that is none"))
             self.reset(BadFrame("the broker acknowledged in an unknown way"), None)
             return
-        channel.consume(len(data))
         self._acknowledge(last + 1)
 
     def credited(self, consumed: int) -> None:

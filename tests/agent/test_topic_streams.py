@@ -168,6 +168,20 @@ async def test_batch_leaves_the_socket_when_it_is_stored(source: Source) -> None
     await until("the stream has ended", lambda: stream.is_finished)
 
 
+async def test_acknowledgement_may_come_in_parts(source: Source) -> None:
+    pair, stream = await begun(source, source.publisher())
+    source.write(b"1\n2\n")
+    await until("it has come", lambda: len(stream.messages) == 1)
+    answer = codec.pack([1, 2**40])
+    pair.broker.send(stream.number, answer[:5], more=True)
+    pair.transfer()
+    assert source.position.sequence == 0
+    pair.broker.send(stream.number, answer[5:])
+    pair.transfer()
+    assert source.position.sequence == 2
+    assert source.troubles == []
+
+
 @pytest.mark.parametrize("stored", [0, 2, 3])
 async def test_successor_sends_what_is_not_stored(source: Source, stored: int) -> None:
     _, first = await begun(source, source.publisher())

@@ -81,9 +81,11 @@ class Instance:
             declared=self._declared,
             stdin_ended=self._stdin_ended,
         )
-        self._control = RunnerControl(started.streams.control, self._heard)
+        self._control = RunnerControl(
+            started.streams.control, heard=self._heard, silent=self._fell_silent
+        )
         if adopted:
-            self._take_over()
+            self._take_over(started.path)
         else:
             self._send_start(started.path)
 
@@ -213,6 +215,18 @@ class Instance:
                 self._was_kept_alive = True
             case "resynced":
                 self.streams.input.resynced(message)
+                if self.report.state == "starting":
+                    # The runner answers once it has loaded the program: that it was ready is what
+                    # the agent before has heard, and not written down.
+                    self._ready({})
+
+    def _fell_silent(self) -> None:
+        """It has ended, which the spawner tells; or the program has broken its runner's socket, and
+        whoever waits for it to be loaded would wait for ever."""
+        if self.report.state == "starting":
+            logger.warning("Instance %s broke off before it was loaded", self.spec.instance)
+            killing = self._around.spawner.signal(self.spec.instance, signal.SIGKILL)
+            asyncio.ensure_future(killing).add_done_callback(_log_failure)
 
     def _ready(self, message: Json) -> None:
         if self._ready_count == MOST_READY:
@@ -304,4 +318,4 @@ def _now_ms() -> int:
 def _log_failure(task: "asyncio.Task[None]") -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
         level = logging.INFO if isinstance(error, SthError) else logging.ERROR
-        logger.log(level, "closing the standard input failed: %s", error)
+        logger.log(level, "the spawner refused: %s", error)

@@ -16,16 +16,20 @@ Json = dict[str, Any]
 
 
 class RunnerControl:
-    """`heard` is called with every message; `ended` resolves when no more can come.
+    """`heard` is called with every message; `ended` resolves when no more can come, and `silent` is
+    called if that is the runner's doing.
 
     The program shares the runner's process: what it sends is checked, and a broken frame only ends
     the conversation.
     """
 
-    def __init__(self, descriptor: int, heard: Callable[[Json], None]) -> None:
+    def __init__(
+        self, descriptor: int, *, heard: Callable[[Json], None], silent: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[None] = self._loop.create_future()
         self._heard = heard
+        self._silent = silent
         self._reader = FrameReader()
         self._descriptor = os.dup(descriptor)
         self._writer = StreamWriter(descriptor, failed=_ignore)
@@ -62,6 +66,7 @@ class RunnerControl:
                 self._heard(message)
         if not data:
             self.close()
+            self._silent()
 
 
 def _message(frame: frames.Frame) -> Json | None:

@@ -105,3 +105,13 @@ async def test_program_that_tells_without_end_is_heard_twice(agents: Make) -> No
     await broker.ask("instance.kill", instance=report.instance)
     # Starting it, its own words, and the end.
     assert len([each for each in broker.told if each.get("type") == "instance.state"]) <= 6
+
+
+@pytest.mark.parametrize("attack", ["os.write(5, b'garbage' * 100)", "os.close(5)"])
+async def test_program_that_breaks_its_control_while_loading_does_not_hold_its_start(
+    agents: Make, attack: str
+) -> None:
+    broker = Broker(agents())
+    source = f"import os, time\n{attack}\nwhile True:\n    time.sleep(1000)\n"
+    report = await broker.start(packages.python(source))
+    assert (report.state, report.exit_code) == ("errored", 137)

@@ -48,3 +48,11 @@ def test_pack_refuses_a_payload_above_the_limit() -> None:
 def test_reader_refuses_a_place_beyond_all_bounds(place: dict[str, int]) -> None:
     with pytest.raises(FrameError, match="out of bounds"):
         FrameReader().feed(frames.pack_header(frames.DATA, 0, **place))
+
+
+def test_reader_gives_what_stands_before_a_broken_frame() -> None:
+    reader = FrameReader()
+    good = frames.pack_frame(frames.DATA, b"good")
+    assert [each.payload for each in reader.feed(good + b"x" * 32)] == [b"good"]
+    with pytest.raises(FrameError):
+        reader.feed(b"")

@@ -152,13 +152,18 @@ class FrameReader:
         return len(self._buffer)
 
     def feed(self, data: bytes | memoryview) -> list[Frame]:
-        """The frames that `data` completes. FrameError leaves the reader unusable."""
+        """The frames that `data` completes. FrameError leaves the reader unusable; what stands
+        whole before the broken one is given first, and the error is raised by the next call."""
         self._buffer += data
         frames: list[Frame] = []
         end = 0
         with memoryview(self._buffer) as view:
-            for header, start in walk(view):
-                end = start + header.length
-                frames.append(Frame(header, bytes(view[start:end])))
+            try:
+                for header, start in walk(view):
+                    end = start + header.length
+                    frames.append(Frame(header, bytes(view[start:end])))
+            except FrameError:
+                if not frames:
+                    raise
         del self._buffer[:end]
         return frames

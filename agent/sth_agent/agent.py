@@ -35,19 +35,21 @@ Json = dict[str, Any]
 SHUTDOWN_GRACE_MS = 1000
 
 
-def run(state: StateDirectory) -> None:
+def run(state: StateDirectory, *, allow_unsandboxed: bool = False) -> None:
     """Run until SIGTERM, SIGINT or `stop`. Conflict if another agent holds the directory."""
     state.create()
     keep_freed_memory()
     with state.lock():
         identity = require_identity(state.identity)
         # Before any key is read: the spawner is to hold no secret.
-        spawner = ensure_spawner(state.path)
-        asyncio.run(_serve(state, identity, spawner))
+        spawner = ensure_spawner(state.path, allow_unsandboxed=allow_unsandboxed)
+        asyncio.run(_serve(state, identity, spawner, allow_unsandboxed=allow_unsandboxed))
 
 
-async def _serve(state: StateDirectory, identity: Identity, spawner: socket.socket) -> None:
-    agent = Agent(state, spawner)
+async def _serve(
+    state: StateDirectory, identity: Identity, spawner: socket.socket, *, allow_unsandboxed: bool
+) -> None:
+    agent = Agent(state, spawner, allow_unsandboxed=allow_unsandboxed)
     try:
         await agent.serve(identity)
     finally:
@@ -57,8 +59,11 @@ async def _serve(state: StateDirectory, identity: Identity, spawner: socket.sock
 class Agent:
     """Handles what the broker asks (`session.Handler`) and what commands on this machine ask."""
 
-    def __init__(self, state: StateDirectory, spawner: socket.socket) -> None:
+    def __init__(
+        self, state: StateDirectory, spawner: socket.socket, *, allow_unsandboxed: bool
+    ) -> None:
         self._state = state
+        self._allow_unsandboxed = allow_unsandboxed
         self._loop = asyncio.get_running_loop()
         self._finished = asyncio.Event()
         self._is_stopping = False
@@ -153,7 +158,10 @@ class Agent:
         backoff = Backoff(lambda low, high: high, first=1.0)
         while True:
             try:
-                self._spawner.use(await asyncio.to_thread(ensure_spawner, self._state.path))
+                connection = await asyncio.to_thread(
+                    ensure_spawner, self._state.path, allow_unsandboxed=self._allow_unsandboxed
+                )
+                self._spawner.use(connection)
                 self._spawner_is = await self._spawner.hello()
                 return
             except SthError as error:

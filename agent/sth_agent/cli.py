@@ -59,9 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     joining.add_argument("--replace", action="store_true", help="leave another broker for this one")
     joining.add_argument("--wait", action="store_true", help="try for ever to reach the broker")
     joining.add_argument("--json", action="store_true", help="the result as one JSON object")
-    joining.add_argument("--no-service", action="store_true", help="do not start a system service")
+    joining.add_argument("--no-service", action="store_true", help="do not start a service")
     running = add("run", _run, "run the agent in the foreground")
     running.add_argument("-v", "--verbose", action="store_true")
+    running.add_argument(
+        "--allow-unsandboxed",
+        action="store_true",
+        help="run programs without a sandbox on a machine that can make none",
+    )
     status = add("status", _status, "show the agent, its link and its Instances")
     status.add_argument("--json", action="store_true")
     stopping = add("stop", _stop, "stop the Instances, the agent and the spawner")
@@ -93,7 +98,7 @@ def _join(options: argparse.Namespace, state: StateDirectory) -> int:
     while True:
         try:
             result = join.join(
-                token, IdentityStore(state.identity), host.machine(), options=wishes, report=_tick
+                token, IdentityStore(state.identity), host.machine(), options=wishes, report=_say
             )
             break
         except (Unreachable, TimedOut) as error:
@@ -166,7 +171,7 @@ def _run(options: argparse.Namespace, state: StateDirectory) -> int:
         stream=sys.stderr,
     )
     logging.getLogger("websockets").setLevel(logging.WARNING)
-    agent.run(state)
+    agent.run(state, allow_unsandboxed=options.allow_unsandboxed)
     return 0
 
 
@@ -220,10 +225,6 @@ def _version() -> str:
         return metadata.version("sth-edge")
     except metadata.PackageNotFoundError:
         return "unknown"
-
-
-def _tick(text: str) -> None:
-    _say(f"✓ {text}")
 
 
 def _say(text: str) -> None:

@@ -25,8 +25,8 @@ from sth_protocol import handshake
 from sth_protocol.errors import (
     CertificateExpired,
     Forbidden,
+    Internal,
     Misconfigured,
-    ProtocolError,
     Revoked,
     SessionLost,
     SthError,
@@ -89,7 +89,12 @@ class Connector:
         """Connect and reconnect until cancelled."""
         try:
             while True:
-                await self._connect_once()
+                try:
+                    await self._connect_once()
+                except OSError as error:
+                    # A full disk, or a key that cannot be read: it may be repaired.
+                    text = f"the state directory cannot be used: {error}"
+                    self._set_status("waiting", problem=text)
                 if self.status.state == "revoked":
                     await self._changed.wait()
                 else:
@@ -141,9 +146,9 @@ class Connector:
         for address in self.addresses:
             try:
                 link = await Link.dial(address, identity.tls_context())
-            except (Unreachable, CertificateExpired, Forbidden, ProtocolError) as error:
+            except SthError as error:
                 problems.append(error)
-                if isinstance(error, ConnectionCut | CertificateExpired | Forbidden):
+                if isinstance(error, ConnectionCut | Forbidden):
                     break
                 continue
             await self._use(link, address, identity)
@@ -164,8 +169,8 @@ class Connector:
             link.close(error)
             ended = error
         except OSError as error:
-            ended = Misconfigured(f"the state directory cannot be written: {error}")
-            link.close(ended)
+            link.close(Internal(str(error)))
+            raise
         finally:
             self._link = None
         await self._explain(identity, [ended])

@@ -192,11 +192,14 @@ class Instance:
             language=spec.language,
         )
 
-    def _take_over(self) -> None:
+    def _take_over(self, path: str) -> None:
         if self.has_ended:
             self.streams.close_inputs()
             self.ended.set_result(None)
         else:
+            if self.report.state == "starting":
+                # It may not have been sent; a runner that has it takes no notice of another.
+                self._send_start(path)
             self._control.resynchronise()
         if self.report.state != "starting":
             self.loaded.set_result(None)
@@ -264,7 +267,10 @@ class Instance:
         content_type = str(self._provides.get("contentType") or self.streams.output_type)
         if not topic or not content_type or self.streams.topic_output is not None:
             return
-        producer = Producer(topic, content_type, _producer_of(self.spec.instance), self.spec.epoch)
+        # A caller's own id may be used again, and its numbers begin at 0 again: later runs have
+        # later epochs.
+        epoch = max(self.spec.epoch, self.report.started_ms // 1000)
+        producer = Producer(topic, content_type, _producer_of(self.spec.instance), epoch)
         published = self.streams.publish(producer)
         if session := self._around.session():
             published.session_began(session)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sth_agent.output_position import OutputPosition
 from sth_agent.private_files import read_json, write_private_json
 from sth_protocol.errors import BadFrame, Misconfigured
 from sth_protocol.model import InstanceReport, StartSpec, from_map, to_map
@@ -28,6 +29,14 @@ class InstanceFiles:
     def __init__(self, directory: Path, instance: str) -> None:
         self._record = directory / f"{instance}.json"
         self.position = directory / f"{instance}.output"
+
+    def create(self, record: InstanceRecord) -> None:
+        """Make both files, with room for all that will be written to the position."""
+        self.position.unlink(missing_ok=True)
+        position = OutputPosition(self.position)
+        position.move(0)
+        position.close()
+        self.save(record)
 
     def save(self, record: InstanceRecord) -> None:
         """Replace the record."""

@@ -15,7 +15,7 @@ from sth_agent.sequences import Sequences
 from sth_agent.session import Session
 from sth_agent.spawner_client import Exit, Listed, SpawnerClient
 from sth_protocol import control, ids
-from sth_protocol.errors import BadRequest, Conflict, NotFound, SessionLost, SthError
+from sth_protocol.errors import BadRequest, Conflict, NotFound, SessionLost, SthError, StorageFailed
 from sth_protocol.model import InstanceReport, StartSpec, from_map, to_map
 
 logger = logging.getLogger(__name__)
@@ -201,7 +201,11 @@ class Instances:
         await self._sequences.ensure(spec.sha256)
         record = new_record(spec)
         files = InstanceFiles(self._directory, spec.instance)
-        files.save(record)
+        try:
+            # Before there is a process that nobody would know.
+            files.create(record)
+        except OSError as error:
+            raise StorageFailed(f"the Instance has no room on disk: {error.strerror}") from None
         try:
             started = await self._spawner.start(
                 instance=spec.instance,

@@ -34,6 +34,7 @@ from sth_protocol.jointoken import JoinToken
 Report = Callable[[str], None]
 # A reply may be lost on a bad line; asked again with the same key, the broker answers the same.
 ENROL_ATTEMPTS = 3
+NOTICEABLE_SECONDS = 3.0
 # OpenSSL: certificate not yet valid, certificate has expired.
 _CLOCK_CODES = (9, 10)
 
@@ -63,7 +64,7 @@ def join(
     options: JoinOptions,
     report: Report,
 ) -> JoinResult:
-    """Join this machine, or find that it has joined. `report` is called with each step done."""
+    """Join this machine, or find that it has joined. `report` is called with a line for each step."""
     name = options.name
     existing = store.current()
     if existing is not None:
@@ -72,18 +73,18 @@ def join(
             return standing
         if _same_broker(existing, token):
             name = name or existing.name
-            report(f"the broker no longer accepts this machine as {existing.name}; joining again")
+            report(f"! The broker no longer accepts {existing.name}; joining again under that name")
     addresses = address_list(token.addresses)
     if not addresses:
         raise BadRequest("the token names no address that can be read")
     address, authority = _checked_authority(addresses, token)
-    report(f"Broker identity matches the token (sha256:{token.pins[0].hex()[:8]}…)")
-    _check_clock(authority.server_time)
+    report(f"✓ Broker identity matches the token (sha256:{token.pins[0].hex()[:8]}…)")
+    _check_clock(authority.server_time, report)
     key_file = store.request_key(token.token_id.hex())
     csr = request_certificate(key_file)
     issued = _enrol(address, authority, token, csr, name=name, machine=machine)
     report(
-        f"Key created, certificate issued to hub {issued.name}, valid to "
+        f"✓ Key created, certificate issued to hub {issued.name}, valid to "
         f"{clock.day(issued.expires)} (renews itself)"
     )
     identity = store.add(key_file, issued)
@@ -146,9 +147,15 @@ def _checked_authority(addresses: Sequence[Address], token: JoinToken) -> tuple[
     raise Unreachable(f"no address of the token leads to the broker: {tried}", hint=hint)
 
 
-def _check_clock(server_time: float) -> None:
-    if server_time and not clock.agrees(time.time(), server_time):
+def _check_clock(server_time: float, report: Report) -> None:
+    if not server_time:
+        return
+    ahead = time.time() - server_time
+    if not clock.agrees(ahead, 0.0):
         raise _clock_error(server_time)
+    if abs(ahead) >= NOTICEABLE_SECONDS:
+        side = "ahead of" if ahead > 0 else "behind"
+        report(f"! Clock is {clock.duration(abs(ahead))} {side} the broker (ok)")
 
 
 def _clock_error(server_time: float) -> Unreachable:

@@ -43,7 +43,7 @@ async def renew_for_ever(connector: Connector, store: IdentityStore) -> None:
         try:
             await _renew(connector, store, identity)
             backoff.succeeded()
-        except SthError as error:
+        except (SthError, OSError) as error:
             logger.info("the certificate could not be renewed: %s", error)
         # Also after a success: the candidate has to connect before it is the identity.
         await asyncio.sleep(backoff.next_delay())

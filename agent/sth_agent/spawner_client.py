@@ -94,17 +94,19 @@ class SpawnerGone(StreamFailed):
     """The spawner has ended, and all Instances with it."""
 
 
-def ensure_spawner(directory: Path) -> socket.socket:
+def ensure_spawner(directory: Path, *, allow_unsandboxed: bool = False) -> socket.socket:
     """A connection to the spawner of this directory, which is started if none answers. Called
     before any key is read: the spawner is to hold no secret. Blocking."""
     try:
         return packets.connect(directory)
     except OSError:
         pass
-    command = [sys.executable, "-P", "-m", "sth_sandbox.spawner"]
+    command = [sys.executable, "-P", "-m", "sth_sandbox.spawner", "--directory", str(directory)]
+    if allow_unsandboxed:
+        command.append("--allow-unsandboxed")
     try:
         done = subprocess.run(
-            [*command, "--directory", str(directory), "--daemon"],
+            [*command, "--daemon"],
             stdin=subprocess.DEVNULL,
             timeout=START_TIMEOUT,
             check=False,

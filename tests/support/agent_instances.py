@@ -115,8 +115,10 @@ class Broker(SessionPair):
     def state(self, instance: str) -> InstanceReport | None:
         """What was last told of an Instance."""
         for message in self.told:
-            if message.get("type") == "instance.state":
-                report = from_map(InstanceReport, message["report"])
+            told = {"instance.state": "report", "hub.sync": "instances"}.get(message["type"])
+            found = message[told] if told else []
+            for each in found if isinstance(found, list) else [found]:
+                report = from_map(InstanceReport, each)
                 self.reports[report.instance] = report
         return self.reports.get(instance)
 

@@ -73,7 +73,7 @@ def join(
             return standing
         if _same_broker(existing, token):
             name = name or existing.name
-            report(f"! The broker no longer accepts {existing.name}; joining again under that name")
+            report(f"! The broker no longer accepts {existing.name}: joining again")
     addresses = address_list(token.addresses)
     if not addresses:
         raise BadRequest("the token names no address that can be read")

@@ -69,16 +69,14 @@ def _run() -> int:
 
 
 def _open_standard_streams() -> None:
-    """The program's own 0, 1 and 2: the objects that a forked child has belong to its parent.
-
-    A line that is printed leaves at once.
-    """
-    sys.stdin = _text_stream(0, "r")
-    sys.stdout = _text_stream(1, "w")
-    sys.stderr = _text_stream(2, "w")
+    """The program's own 0, 1 and 2: the objects that a forked child has belong to its parent."""
+    sys.stdin = text_stream(0, "r")
+    sys.stdout = text_stream(1, "w")
+    sys.stderr = text_stream(2, "w")
 
 
-def _text_stream(descriptor: int, mode: str) -> TextIO:
+def text_stream(descriptor: int, mode: str) -> TextIO:
+    """A stream on a descriptor that stays open. A line that is written leaves at once."""
     stream = open(  # noqa: SIM115 - it lives as long as the process
         descriptor, mode, buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
     )

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import os
 import select
-from collections.abc import Callable
 from typing import Any
 
 from sth.declaration import call
@@ -36,11 +35,9 @@ class Instance:
         source: FrameSource,
         sink: FrameSink,
         log: FrameSink,
-        loader: Callable[[str, str], Program] = load,
     ) -> None:
         self._package = os.path.realpath(str(start.get("path", "")))
         self._start = start
-        self._loader = loader
         self._control = control
         self._source = source
         self._turns = Turns()
@@ -77,7 +74,7 @@ class Instance:
 
     def _load(self) -> Program | None:
         try:
-            return self._loader(self._package, self._start.get("main", ""))
+            return load(self._package, self._start.get("main", ""))
         except BadEntryPoint as error:
             self._ending.decide(frames.EXIT_BAD_ENTRYPOINT, error)
         except SystemExit as error:

@@ -44,17 +44,15 @@ def become(order: bytes, descriptors: Sequence[int], programs: Programs) -> NoRe
     report = descriptors[-1]
     try:
         report = _arrange_descriptors(descriptors)
-        wanted = Order.decode(order)
-        perform(wanted.steps)
-        _install_filter(wanted)
+        run, environment = _set_up(order)
         os.write(report, _READY)
-        if isinstance(wanted.run, Executable):
-            _execute(wanted.run, wanted.environment)
+        if isinstance(run, Executable):
+            _execute(run, environment)
         else:
             os.close(report)
             report = -1
-            _set_environment(wanted.environment)
-            programs[wanted.run]()
+            _set_environment(environment)
+            programs[run]()
     except SetupFailed as failure:
         _say(report, failure.step, failure.reason)
     except BaseException as error:
@@ -64,6 +62,15 @@ def become(order: bytes, descriptors: Sequence[int], programs: Programs) -> NoRe
             _say(report, "set-up", f"{type(error).__name__}: {error}")
     finally:
         os._exit(_EXIT_SETUP_FAILED)
+
+
+def _set_up(order: bytes) -> tuple[Executable | str, Mapping[str, str]]:
+    """Carry out all steps; what to run in the end, and its environment. The steps are forgotten:
+    the program gets the memory that they took."""
+    wanted = Order.decode(order)
+    perform(wanted.steps)
+    _install_filter(wanted)
+    return wanted.run, wanted.environment
 
 
 def _arrange_descriptors(descriptors: Sequence[int]) -> int:

@@ -19,9 +19,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sth_sandbox import credentials, packets, syscalls
-from sth_sandbox.actions import SetupFailed
+from sth_sandbox.actions import Action, SetupFailed, perform, steps, write_file
 from sth_sandbox.newborn import Programs, become
-from sth_sandbox.orders import Plan, namespace_flags, order_for
+from sth_sandbox.orders import Order, Plan, namespace_flags, order_for
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _HEAD = struct.Struct("=Q")
 _ANSWER = struct.Struct("=ii")
 _MAX_ORDER = 128 * 1024
 _MAX_DESCRIPTOR = (1 << 31) - 1
+_REHEARSALS = 10
 # As ps shows it.
 _name = ctypes.create_string_buffer(b"sth-zygote")
 
@@ -120,9 +121,23 @@ def _live(
         os.closerange(descriptor + 1, _MAX_DESCRIPTOR)
         if forget is not None:
             forget()
+        _rehearse()
         _serve(socket.socket(fileno=descriptor), programs)
     finally:
         os._exit(1)
+
+
+def _rehearse() -> None:
+    """The interpreter rewrites code that is executed for the first times: here, not in a child."""
+    name = (syscalls.PR_SET_NAME, ctypes.addressof(_name), 0, 0, 0)
+    harmless = (
+        Action("rehearsal", os.chdir, (".",)),
+        Action("rehearsal", write_file, ("/dev/null", b"")),
+        Action("rehearsal", syscalls.prctl, name),
+    )
+    order = Order(True, steps(harmless), [], {}, "").encode()
+    for _ in range(_REHEARSALS):
+        perform(Order.decode(order).steps)
 
 
 def _serve(connection: socket.socket, programs: Programs) -> None:

@@ -18,6 +18,8 @@ LANGUAGES = ("python", "node")
 ISOLATIONS = ("zygote", "exec")
 NETWORKS = ("none", "loopback")
 MAX_GRACE_MS = 600_000
+MAX_LIMITS = 32
+LONGEST_LIMIT = 64
 _LAST_SIGNAL = 64
 
 
@@ -38,6 +40,11 @@ def instance_spec(fields: Mapping[str, Any]) -> InstanceSpec:
     limits = fields.get("limits", {})
     if not isinstance(limits, dict):
         raise bad_request("limits: an object is wanted")
+    # All of them are answered, each with a reason.
+    if len(limits) > MAX_LIMITS or any(len(name) > LONGEST_LIMIT for name in limits):
+        raise bad_request(
+            f"limits: at most {MAX_LIMITS} with names of at most {LONGEST_LIMIT} characters"
+        )
     return InstanceSpec(
         instance=instance_id(fields),
         sha256=sha256(fields),

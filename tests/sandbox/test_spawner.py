@@ -192,6 +192,16 @@ def run(context, input):
         ("start", {"instance": "x", "sha256": "0" * 64, "network": "host"}, "BAD_REQUEST"),
         ("start", {"instance": "x", "sha256": "0" * 64, "isolation": []}, "BAD_REQUEST"),
         ("start", {"instance": "x", "sha256": "0" * 64, "limits": 3}, "BAD_REQUEST"),
+        (
+            "start",
+            {"instance": "x", "sha256": "0" * 64, "limits": {"x" * 60_000: 1}},
+            "BAD_REQUEST",
+        ),
+        (
+            "start",
+            {"instance": "x", "sha256": "0" * 64, "limits": {str(n): n for n in range(33)}},
+            "BAD_REQUEST",
+        ),
         ("start", {}, "BAD_REQUEST"),
         ("attach", {"instance": "unknown"}, "NOT_FOUND"),
         ("signal", {"instance": "unknown", "signal": 9}, "NOT_FOUND"),

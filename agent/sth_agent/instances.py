@@ -16,6 +16,7 @@ from sth_agent.session import Session
 from sth_agent.spawner_client import Exit, Listed, SpawnerClient
 from sth_protocol import control, ids
 from sth_protocol.errors import BadRequest, Conflict, NotFound, SessionLost, SthError, StorageFailed
+from sth_protocol.lifecycle import MAX_STOP_MS
 from sth_protocol.model import InstanceReport, StartSpec, from_map, to_map
 
 logger = logging.getLogger(__name__)
@@ -23,7 +24,6 @@ logger = logging.getLogger(__name__)
 # For how long the streams of an ended Instance stay, unless the broker forgets it earlier.
 RETENTION_SECONDS = 600.0
 SYNC_RETRY_SECONDS = 5.0
-MAX_TIMEOUT_MS = 600_000
 
 Json = dict[str, Any]
 
@@ -228,8 +228,8 @@ class Instances:
     async def _stop(self, fields: Json) -> Json:
         instance = self._known(fields)
         timeout_ms = fields.get("timeout_ms")
-        if not isinstance(timeout_ms, int) or not 0 <= timeout_ms <= MAX_TIMEOUT_MS:
-            raise BadRequest(f"timeout_ms is a whole number from 0 to {MAX_TIMEOUT_MS}")
+        if not isinstance(timeout_ms, int) or not 0 <= timeout_ms <= MAX_STOP_MS:
+            raise BadRequest(f"timeout_ms is a whole number from 0 to {MAX_STOP_MS}")
         can_keepalive = fields.get("can_keepalive") is True
         await instance.stop(timeout_ms=timeout_ms, can_keepalive=can_keepalive)
         return {"report": to_map(instance.report)}

@@ -15,6 +15,9 @@ State = Literal[
 ]
 Event = Literal["placed", "ready", "stop", "kill", "exited", "failed", "lost"]
 
+# The longest time that a program may be given to stop.
+MAX_STOP_MS = 24 * 3600 * 1000
+
 STATES: tuple[State, ...] = (
     "initializing",
     "starting",

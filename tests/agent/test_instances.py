@@ -12,6 +12,7 @@ from tests.support.agent_instances import AgentInstances, Broker, lines, running
 from tests.support.waiting import until
 
 from sth_protocol.errors import BadFrame, BadName, Conflict, Corrupt, NotFound, SthError
+from sth_protocol.lifecycle import MAX_STOP_MS
 
 ECHO = packages.python(packages.LINES)
 DEAF = packages.python("""
@@ -87,11 +88,12 @@ async def test_program_without_its_main_is_refused(agents: Make) -> None:
     assert (report.state, report.exit_code) == ("errored", 21)
 
 
-async def test_stop_ends_a_program_that_listens(agents: Make) -> None:
+@pytest.mark.parametrize("timeout_ms", [5000, MAX_STOP_MS])
+async def test_stop_ends_a_program_that_listens(agents: Make, timeout_ms: int) -> None:
     broker = Broker(agents())
     report = await broker.start(ECHO)
     answer = await broker.ask(
-        "instance.stop", instance=report.instance, timeout_ms=5000, can_keepalive=False
+        "instance.stop", instance=report.instance, timeout_ms=timeout_ms, can_keepalive=False
     )
     assert (answer["report"]["state"], answer["report"]["exit_code"]) == ("completed", 138)
     assert answer["report"]["reason"] == "Instance stopped"

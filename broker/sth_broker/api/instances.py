@@ -10,13 +10,13 @@ from sth_broker.api.route import BASE, Route, principal, services
 from sth_broker.instance_record import public_json
 from sth_broker.instances import now_ms
 from sth_protocol.errors import BadRequest
+from sth_protocol.lifecycle import MAX_STOP_MS
 
 # The codes of the original's control messages.
 STOP = 4001
 KILL = 4002
 
 DEFAULT_STOP_MS = 7000
-MAX_STOP_MS = 24 * 3600 * 1000
 
 
 async def list_instances(request: web.Request) -> web.Response:

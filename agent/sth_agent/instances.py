@@ -40,6 +40,7 @@ class Instances:
         self._sequences = Sequences(spawner, temporary, lambda: self._session)
         self._instances: dict[str, Instance] = {}
         self._starting: dict[str, asyncio.Task[Instance]] = {}
+        self._expiries: dict[str, asyncio.TimerHandle] = {}
         # An exit may be told before whoever started the process has looked at the answer.
         self._early_exits: dict[str, Exit] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -268,16 +269,21 @@ class Instances:
 
     def _watch_end(self, instance: Instance) -> None:
         def ended(_: "asyncio.Future[None]") -> None:
-            self._loop.call_later(RETENTION_SECONDS, self._expire, instance)
+            self._expire_later(instance)
 
         instance.ended.add_done_callback(ended)
 
+    def _expire_later(self, instance: Instance) -> None:
+        # One that is forgotten before must not stay in memory until then.
+        if self._instances.get(instance.spec.instance) is instance:
+            self._expiries[instance.spec.instance] = self._loop.call_later(
+                RETENTION_SECONDS, self._expire, instance
+            )
+
     def _expire(self, instance: Instance) -> None:
-        if self._instances.get(instance.spec.instance) is not instance:
-            return
         if self._session is None or self._session.lost:
             # Nobody has heard of its end yet.
-            self._loop.call_later(RETENTION_SECONDS, self._expire, instance)
+            self._expire_later(instance)
         else:
             self._spawn(self._remove(instance))
 
@@ -285,6 +291,8 @@ class Instances:
         name = instance.spec.instance
         if self._instances.get(name) is instance:
             del self._instances[name]
+            if expiry := self._expiries.pop(name, None):
+                expiry.cancel()
         instance.close(remove=True)
         try:
             await self._spawner.remove(name)

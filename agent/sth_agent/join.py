@@ -64,7 +64,7 @@ def join(
     options: JoinOptions,
     report: Report,
 ) -> JoinResult:
-    """Join this machine, or find that it has joined. `report` is called with a line for each step."""
+    """Join this machine, or find that it has joined. `report` gets a line for each step."""
     name = options.name
     existing = store.current()
     if existing is not None:

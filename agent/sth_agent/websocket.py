@@ -167,7 +167,8 @@ class WebSocket(asyncio.Protocol):
     def _close_reason(self, error: Exception | None) -> str:
         close = self._protocol.close_rcvd
         if close is not None:
-            return f"the broker closed the link ({close.code} {close.reason})".rstrip(" )") + ")"
+            said = f"{close.code} {close.reason}".strip()
+            return f"the broker closed the link ({said})"
         if self._protocol.parser_exc is not None and error is None:
             return f"the connection ended: {self._protocol.parser_exc}"
         return f"the connection was lost: {error or 'end of stream'}"

@@ -4,12 +4,16 @@ Each harms its own streams at most: it is reported, ended and forgotten like any
 its neighbour.
 """
 
+import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 from tests.support import packages
 from tests.support.agent_instances import AgentInstances, Broker, running_spawner
 from tests.support.waiting import until
+
+from sth_agent.instance import Instance
 
 Make = Callable[[], AgentInstances]
 
@@ -115,3 +119,15 @@ async def test_program_that_breaks_its_control_while_loading_does_not_hold_its_s
     source = f"import os, time\n{attack}\nwhile True:\n    time.sleep(1000)\n"
     report = await broker.start(packages.python(source))
     assert (report.state, report.exit_code) == ("errored", 137)
+
+
+async def test_nothing_of_a_forgotten_program_stays_in_memory(agents: Make) -> None:
+    broker = Broker(agents())
+    report = await broker.start(packages.python("def run(context, input):\n    print('x' * 9)\n"))
+    await broker.until_ended(report.instance)
+    await broker.ask("instance.forget", instance=report.instance)
+    # A callback or two may still be on its way.
+    await asyncio.sleep(0)
+    gc.collect()
+    left = [each for each in gc.get_objects() if isinstance(each, Instance)]
+    assert report.instance not in [each.spec.instance for each in left]

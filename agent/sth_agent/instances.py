@@ -41,8 +41,10 @@ class Instances:
         self._instances: dict[str, Instance] = {}
         self._starting: dict[str, asyncio.Task[Instance]] = {}
         self._expiries: dict[str, asyncio.TimerHandle] = {}
-        # An exit may be told before whoever started the process has looked at the answer.
+        # An exit may be told before whoever started the process, or takes it over, has looked at
+        # the answer.
         self._early_exits: dict[str, Exit] = {}
+        self._has_adopted = False
         self._tasks: set[asyncio.Task[None]] = set()
         # One list follows all the changes that could not be told.
         self._resyncing: asyncio.Task[None] | None = None
@@ -86,6 +88,10 @@ class Instances:
                 await self._adopt(each)
             except SthError as error:
                 logger.error("Instance %s cannot be taken over: %s", each.instance, error)
+        self._has_adopted = True
+        strangers, self._early_exits = self._early_exits, {}
+        for name in strangers:
+            self._spawn(self._spawner.remove(name))
 
     async def _adopt(self, listed: Listed) -> None:
         record = InstanceFiles(self._directory, listed.instance).load()
@@ -97,8 +103,8 @@ class Instances:
         instance = Instance(started, record, self._around, adopted=True)
         self._instances[listed.instance] = instance
         self._watch_end(instance)
-        if listed.exit is not None:
-            instance.exited(listed.exit)
+        if ended := self._early_exits.pop(listed.instance, listed.exit):
+            instance.exited(ended)
         logger.info("Instance %s is taken over", listed.instance)
 
     async def _discard(self, listed: Listed) -> None:
@@ -112,7 +118,7 @@ class Instances:
         instance = self._instances.get(name)
         if instance is not None:
             instance.exited(ended)
-        elif name in self._starting:
+        elif name in self._starting or not self._has_adopted:
             self._early_exits[name] = ended
         else:
             self._spawn(self._spawner.remove(name))

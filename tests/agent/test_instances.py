@@ -225,6 +225,20 @@ async def test_successor_sees_the_end_that_nobody_saw(agents: Make) -> None:
     assert (ended.state, ended.exit_code) == ("errored", 137)
 
 
+async def test_end_that_is_told_to_a_successor_before_it_takes_over_is_kept(agents: Make) -> None:
+    report = await Broker(agents()).start(ECHO)
+    second = agents()
+    os.kill(report.process_id, signal.SIGKILL)
+    async with asyncio.timeout(30):
+        # Whoever hears this answer has heard of the end before.
+        while any(each.running for each in await second.spawner.list_instances()):
+            pass
+    await second.instances.adopt()
+    broker = Broker(second)
+    ended = await broker.until_ended(report.instance)
+    assert (ended.state, ended.exit_code) == ("errored", 137)
+
+
 async def test_instance_of_which_nothing_is_known_is_ended(agents: Make) -> None:
     first = agents()
     report = await Broker(first).start(ECHO)

@@ -6,7 +6,9 @@ belongs (a process, a journal, an HTTP peer), so that a slow user stops the send
 up between them. A new limit is told when it would be at least half a window above the one before, or
 128 KiB: the sender has the rest to go on with while the grant travels, and small reads cost no
 frame each. The 128 KiB matter to a sender that keeps what is not consumed in a place smaller than
-a large window, such as the socket of an Instance: it would wait for the next tick otherwise.
+a large window, such as the socket of an Instance: it would wait for the next tick otherwise. For
+the same reason a new limit is also told when 128 frames have come since the last one: a socket of
+the default size holds no more than 278 writes, however small they are (measured).
 
 A window begins with 16 KiB, which nobody can take away: however many channels stand still, another
 one always moves. It doubles, up to 1 MiB, when a whole window is consumed between two ticks of the
@@ -26,6 +28,7 @@ MIN_WINDOW: Final = 16 * 1024
 MAX_WINDOW: Final = 1024 * 1024
 POOL: Final = 16 * 1024 * 1024
 REPORT: Final = 128 * 1024
+REPORT_FRAMES: Final = 128
 
 
 class Pool:
@@ -54,6 +57,7 @@ class ReceiveWindow:
 
     __slots__ = (
         "_consumed_since_tick",
+        "_frames_since_report",
         "_pool",
         "consumed",
         "limit",
@@ -65,6 +69,7 @@ class ReceiveWindow:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._consumed_since_tick = 0
+        self._frames_since_report = 0
         self.size = MIN_WINDOW
         self.limit = MIN_WINDOW
         self.received = 0
@@ -79,6 +84,7 @@ class ReceiveWindow:
         if offset + count > self.limit:
             raise FlowControlViolated(f"bytes up to {offset + count}, {self.limit} were granted")
         self.received += count
+        self._frames_since_report += 1
 
     def consume(self, count: int) -> bool:
         """Count `count` bytes as consumed; whether the peer should be told now."""
@@ -86,7 +92,8 @@ class ReceiveWindow:
             raise Internal(f"{count} consumed of {self.received - self.consumed} bytes received")
         self.consumed += count
         self._consumed_since_tick += count
-        if self.consumed + self.size - self.limit < min(self.size // 2, REPORT):
+        is_large = self.consumed + self.size - self.limit >= min(self.size // 2, REPORT)
+        if not is_large and self._frames_since_report < REPORT_FRAMES:
             return False
         self._grow()
         return True
@@ -106,6 +113,7 @@ class ReceiveWindow:
         """What a CREDIT is to say: the new limit, and what was consumed."""
         self.limit = max(self.limit, self.consumed + self.size)
         self.reported = self.consumed
+        self._frames_since_report = 0
         return self.limit, self.consumed
 
     @property

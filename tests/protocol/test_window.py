@@ -6,6 +6,7 @@ from sth_protocol.window import (
     MIN_WINDOW,
     POOL,
     REPORT,
+    REPORT_FRAMES,
     Pool,
     ReceiveWindow,
     SendCredit,
@@ -141,3 +142,15 @@ def test_credit_refuses_what_no_receiver_can_mean() -> None:
         credit.raise_limit(MAX_WINDOW + 1)
     credit.note_consumed(1)
     assert credit.raise_limit(MAX_WINDOW + 1)
+
+
+def test_window_reports_small_frames_by_their_number() -> None:
+    window = ReceiveWindow(Pool())
+    for number in range(REPORT_FRAMES - 1):
+        window.receive(number, 1)
+        assert not window.consume(1)
+    window.receive(REPORT_FRAMES - 1, 1)
+    assert window.consume(1)
+    assert window.announce() == (MIN_WINDOW + REPORT_FRAMES, REPORT_FRAMES)
+    window.receive(REPORT_FRAMES, 1)
+    assert not window.consume(1)

@@ -68,7 +68,8 @@ def _begins(candidate: Candidate, reference: str) -> bool:
 
 
 def _listed(matches: list[Candidate]) -> str:
-    shown = [f"{each.id} ({each.name})" if each.name else each.id for each in matches]
+    short = short_ids(each.id for each in matches)
+    shown = [f"{short[each.id]} ({each.name})" if each.name else short[each.id] for each in matches]
     more = len(shown) - _SHOWN_MATCHES
     return ", ".join(shown[:_SHOWN_MATCHES]) + (f" and {more} more" if more > 0 else "")
 

@@ -85,7 +85,7 @@ class Context:
         if self.options.yes:
             return
         if not sys.stdin.isatty():
-            raise BadRequest(f"{question}: nobody is there to ask", hint="give --yes")
+            raise BadRequest(f"nobody is there to ask: {question}?", hint="give --yes")
         if not self.output.ask(f"{question}?"):
             raise BadRequest("nothing was done")
 

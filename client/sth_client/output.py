@@ -7,11 +7,12 @@ visible, so that nobody can draw on a terminal by the name of a Sequence. Stream
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Generic, TextIO, TypeVar
+from typing import BinaryIO, Generic, TextIO, TypeVar
 
 from sth_client.fields import Raw
+from sth_client.shown import Rows, flat
 from sth_protocol.errors import SthError
 
 Item = TypeVar("Item")
@@ -71,8 +72,9 @@ class Output:
             rows = [[column.text(each) for column in columns] for each in items]
             self._table([column.heading for column in columns], rows)
 
-    def item(self, raw: Raw, *, name: str) -> None:
-        """One object: its fields a line each, its JSON, or its id alone."""
+    def item(self, raw: Raw, *, name: str, rows: Rows | None = None) -> None:
+        """One object: its fields a line each, its JSON, or its id alone. `rows`: those lines, where
+        they are not simply the fields."""
         if self.form == "json":
             self.json(raw)
         elif self.form == "jsonl":
@@ -80,7 +82,8 @@ class Output:
         elif self.form == "name":
             self.line(name)
         else:
-            self._table([], [[f"{key}:", text] for key, text in _flat(raw)])
+            shown = flat(raw) if rows is None else rows
+            self._table([], [[f"{key}:" if key else " ", text] for key, text in shown])
 
     def json(self, value: object) -> None:
         self.line(json.dumps(value, indent=2, ensure_ascii=False))
@@ -147,12 +150,3 @@ def printable(text: str) -> str:
 
 def _compact(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _flat(raw: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """The fields of an object, those of inner objects with their path."""
-    for key, value in raw.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value if isinstance(value, str) else _compact(value)

@@ -167,7 +167,9 @@ def _read_manifest(directory: Path) -> dict[str, object]:
         manifest = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BadPackage(
-            f"{directory} has no {MANIFEST}", hint='the least is {"name": "…", "main": "main.py"}'
+            f"{directory} has no {MANIFEST}",
+            hint='the least is {"main": "index.js"}, for Python '
+            '{"main": "main.py", "engines": {"python3": ">=3.11"}}',
         ) from None
     except OSError as error:
         raise BadPackage(f"{path} cannot be read: {error.strerror}") from error

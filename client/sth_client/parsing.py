@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from sth_client.context import Context
 
 EXIT_CODES = """exit codes:
-  0 done, 1 failed, 2 wrong use, 3 not found, 4 not allowed, 5 conflict, 6 unreachable,
-  7 out of time, 8 the Instance failed, 78 wrong configuration, 130 interrupted"""
+  0 done, 1 failed, 2 wrong use, 3 not found, 4 not allowed, 5 conflict,
+  6 unreachable, 7 out of time, 8 the Instance failed, 78 wrong configuration,
+  130 interrupted"""
 ENVIRONMENT = """environment:
-  STH_URL, STH_TOKEN, STH_TOKEN_FILE, STH_SPACE, STH_PROFILE, STH_CA_FILE, STH_OUTPUT, NO_COLOR"""
+  STH_URL, STH_TOKEN, STH_TOKEN_FILE, STH_SPACE, STH_PROFILE, STH_CA_FILE,
+  STH_OUTPUT, NO_COLOR"""
 
 _WITH_VALUE = ("--profile", "--url", "--token-file", "--ca-file", "--space", "--output", "-o")
 _WITHOUT_VALUE = ("--quiet", "--verbose", "-q", "-v", "-vv", "-qv")
@@ -167,8 +169,8 @@ def _overview() -> str:
             "commands:",
             *_rows({name: group.summary for name, group in GROUPS.items()}),
             "",
-            "`sth COMMAND --help` shows more. An Instance, Sequence or Hub is named by its id, its",
-            "name or the beginning of either; - is the last one.",
+            "`sth COMMAND --help` shows more. An Instance, Sequence or Hub is named by its",
+            "id, its name or the beginning of either; - is the last one.",
             "",
             ENVIRONMENT,
             "",

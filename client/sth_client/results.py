@@ -234,19 +234,30 @@ class ApiToken:
 
 @dataclass(frozen=True, slots=True)
 class TokenInfo:
-    """A join or API token as lists show it, without its secret. `revoked`: when, if it was."""
+    """A join or API token as lists show it, without its secret. `revoked`: when, if it was.
+    `is_used_up`: as many machines have joined with it as may."""
 
     id: str
     name: str
     expires: str
     revoked: str
+    is_used_up: bool
     raw: Raw = field(repr=False, compare=False)
 
     @classmethod
     def from_json(cls, value: object) -> Self:
         fields = Fields("token", value)
         text = fields.text
-        return cls(text("id"), text("name"), text("expires"), text("revoked"), fields.raw)
+        # An API token has no uses, and of a join token 0 of them are any number.
+        uses, used = fields.integer("uses") or 0, fields.integer("used") or 0
+        return cls(
+            text("id"),
+            text("name"),
+            text("expires"),
+            text("revoked"),
+            0 < uses <= used,
+            fields.raw,
+        )
 
 
 def list_of(read: Callable[[object], Result]) -> Callable[[object], list[Result]]:

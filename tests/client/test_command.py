@@ -191,21 +191,42 @@ def test_deploy_prints_the_instance_and_keeps_it_as_the_last(sth: Sth, package: 
 
 
 def test_deploy_follows_the_output_and_tells_a_failure(sth: Sth, package: Path) -> None:
-    ended = instance(INSTANCE, "errored", terminated={"exitcode": 23, "reason": "boom"})
+    frame = {"file": "main.py", "line": 12, "function": "convert", "source": "return int(x)"}
+    ended = instance(
+        INSTANCE,
+        "errored",
+        terminated={"exitcode": 23, "reason": "boom"},
+        error={"message": "boom", "traceback": {"frames": [frame]}},
+    )
     sth.server.answer("POST /api/v1/sequence", {"id": "s1"})
     sth.server.answer("POST /api/v1/sequence/s1/start", {"id": INSTANCE})
     sth.server.stream(f"GET /api/v1/instance/{INSTANCE}/output", b"out\xff")
     sth.server.answer(f"GET /api/v1/instance/{INSTANCE}", ended)
     done = sth("deploy", str(package), "--follow", "-q")
     assert (done.returncode, done.stdout) == (8, b"out\xff")
-    assert done.stderr.decode().startswith(f"error: Instance {INSTANCE} ended: 23 boom\n")
+    assert done.stderr.decode().startswith("error: Instance 11111111 ended: 23 boom\n")
+    where = "  main.py:12 in convert: return int(x)\n"
+    assert where in sth("deploy", str(package), "--follow").stderr.decode()
+    lines = sth("inst", "show", INSTANCE).stdout.decode().splitlines()
+    assert any(line.startswith("error.where:") and line.endswith(where.strip()) for line in lines)
+
+
+def test_following_a_program_that_only_prints_says_where_that_is(sth: Sth, package: Path) -> None:
+    sth.server.answer("POST /api/v1/sequence", {"id": "s1"})
+    sth.server.answer("POST /api/v1/sequence/s1/start", {"id": INSTANCE})
+    sth.server.answer(f"GET /api/v1/instance/{INSTANCE}", instance(INSTANCE, "completed"))
+    sth.server.stream(f"GET /api/v1/instance/{INSTANCE}/output")
+    done = sth("deploy", str(package), "--follow")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert b"`sth inst stdout 11111111`" in done.stderr
 
 
 def test_ambiguous_beginning_lists_the_matches(sth: Sth) -> None:
     sth.server.answer("GET /api/v1/instances", [instance(INSTANCE), instance(OTHER)])
     done = sth("inst", "out", "1111")
     assert done.returncode == 5
-    assert f"{INSTANCE} (hello), {OTHER} (hello)" in done.stderr.decode()
+    # As much of each as tells them apart.
+    assert "11111111-2 (hello), 11111111-9 (hello)" in done.stderr.decode()
     assert sth("inst", "out", "-").returncode == 3
 
 
@@ -289,7 +310,7 @@ def test_interrupt_is_130_and_says_what_keeps_running(
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert f"Instance {INSTANCE} keeps running".encode() in said
+    assert b"Instance 11111111 keeps running; `sth inst stop 11111111` ends it." in said
 
 
 def test_logs_are_readable_or_as_they_are(sth: Sth) -> None:
@@ -327,6 +348,45 @@ def test_what_cannot_be_undone_needs_yes_when_nobody_can_be_asked(sth: Sth) -> N
     assert b"give --yes" in done.stderr
     assert not sth.server.received
     assert sth("topic", "rm", "t", "--yes").returncode == 0
+
+
+def test_tokens_say_whether_they_still_let_anybody_in(sth: Sth) -> None:
+    token = {"name": "", "expires": "", "revoked": ""}
+    used, open_ended = {"uses": 1, "used": 1}, {"uses": 0, "used": 9}
+    past = {"expires": "2026-01-01T00:00:00Z", "uses": 1, "used": 0}
+    joins = [
+        {**token, "id": name, **more}
+        for name, more in (("a", used), ("b", open_ended), ("c", past))
+    ]
+    sth.server.answer("GET /api/v1/tokens/join", joins)
+    sth.server.answer("GET /api/v1/tokens/api", [{**token, "id": "d"}])
+    lines = sth("token", "ls").stdout.decode().splitlines()[1:]
+    assert [line.split()[-1] for line in lines] == ["used", "valid", "expired", "valid"]
+
+
+def test_waiting_for_a_topic_that_is_not_there_is_said(sth: Sth) -> None:
+    sth.server.answer("GET /api/v1/topics", [{"topicName": "readings"}])
+    sth.server.stream("GET /api/v1/topic/reading")
+    assert b"there is no Topic reading yet" in sth("topic", "sub", "reading").stderr
+
+
+def test_hub_shows_its_sandbox_a_line_a_part(sth: Sth) -> None:
+    parts = {"a": {"state": "enforced", "reason": "", "fix": ""}}
+    parts["b"] = {"state": "absent", "reason": "no kernel for it", "fix": "a newer one"}
+    hub = {"id": "h1", "name": "edge", "status": "online", "sandbox": parts}
+    sth.server.answer("GET /api/v1/hubs", [hub])
+    sth.server.answer("GET /api/v1/hub/h1", hub)
+    lines = sth("hub", "show", "edge").stdout.decode().splitlines()
+    assert [line.split(maxsplit=1)[1] for line in lines[-2:]] == [
+        "enforced",
+        "absent; no kernel for it; a newer one",
+    ]
+
+
+@pytest.mark.parametrize("words", [[], ["inst"], ["deploy"], ["token", "create"], ["topic", "sub"]])
+def test_help_fits_a_terminal_of_80_columns(sth: Sth, words: list[str]) -> None:
+    lines = sth(*words, "--help", COLUMNS="80").stdout.decode().splitlines()
+    assert max(map(len, lines)) <= 80
 
 
 def test_join_token_is_the_whole_line_to_run(sth: Sth) -> None:
@@ -369,8 +429,10 @@ def test_tokens_are_listed_and_revoked_by_kind(sth: Sth) -> None:
 def test_hub_is_revoked_by_name(sth: Sth) -> None:
     hub = {"id": "h1", "name": "edge", "space": "default", "status": "online", "lastSeen": ""}
     sth.server.answer("GET /api/v1/hubs", [hub])
+    sth.server.answer("GET /api/v1/hub/h1", hub)
     sth.server.answer("POST /api/v1/hub/h1/_revoke", hub)
-    assert b"edge" in sth("hub", "ls").stdout
+    listed = sth("hub", "ls").stdout.decode().splitlines()
+    assert listed[1].split() == ["h1", "edge", "online", "-", "0", "now"]
     assert sth("hub", "revoke", "edge", "--yes").returncode == 0
 
 
@@ -400,8 +462,9 @@ def test_token_file_that_others_can_read_is_warned_of(sth: Sth, tmp_path: Path) 
 
 
 def test_follower_ends_with_the_stream(sth: Sth, running: list["subprocess.Popen[bytes]"]) -> None:
+    sth.server.answer("GET /api/v1/topics", [{"topicName": "t"}])
     sth.server.stream("GET /api/v1/topic/t", b"a\n", b"b\n")
     assert sth("topic", "sub", "t").stdout == b"a\nb\n"
     # And what was used last is remembered.
     assert sth("topic", "sub", "-").stdout == b"a\nb\n"
-    wait_for("both were asked", lambda: len(sth.server.received) == 2)
+    wait_for("both were asked", lambda: len(sth.server.received) == 4)

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import IO
 
 from sth_client import pack, values
+from sth_client.choose import SHORTEST
 from sth_client.commands import streams
 from sth_client.context import Context
+from sth_client.output import printable
 from sth_client.parsing import Command
+from sth_client.shown import frame_lines
 from sth_protocol.errors import BadRequest, InstanceFailed
 
 _END_LOOKS = 20
@@ -57,12 +60,13 @@ def start(context: Context, sequence: str, *, shown: dict[str, object] | None = 
         return 0
     context.output.note(f"started Instance {instance}; its output follows")
     context.interrupted = streams.keeps_running(instance)
-    streams.copy_out(context, context.client.output(instance))
-    return _outcome(context, instance)
+    count = streams.copy_out(context, context.client.output(instance))
+    return _outcome(context, instance, is_silent=not count)
 
 
-def _outcome(context: Context, instance: str) -> int:
+def _outcome(context: Context, instance: str, *, is_silent: bool) -> int:
     """0, or InstanceFailed if it ended with an error. Its output may end before it does."""
+    short = instance[:SHORTEST]
     found = context.client.instance(instance)
     for _ in range(_END_LOOKS):
         if found.has_ended:
@@ -70,12 +74,19 @@ def _outcome(context: Context, instance: str) -> int:
         time.sleep(_END_LOOK_SECONDS)
         found = context.client.instance(instance)
     if found.status == "errored":
+        for line in frame_lines(found.raw):
+            context.output.note(f"  {printable(line)}")
         raise InstanceFailed(
-            f"Instance {instance} ended: {found.exit_code} {found.reason}",
-            hint=f"`sth inst logs {instance}` and `sth inst stderr {instance}` tell more",
+            f"Instance {short} ended: {found.exit_code} {found.reason}",
+            hint=f"`sth inst stderr {short}` tells more",
         )
     if not found.has_ended:
-        context.output.note(f"its output ended; Instance {instance} is {found.status}")
+        context.output.note(f"its output ended; Instance {short} is {found.status}")
+    elif is_silent:
+        # Whoever prints rather than yields sees nothing otherwise, and no reason why.
+        context.output.note(
+            f"it had no output; what it printed is shown by `sth inst stdout {short}`"
+        )
     return 0
 
 

@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from sth_client import values
+from sth_client import shown, values
 from sth_client.choose import short_ids
 from sth_client.context import Context
 from sth_client.output import Column
@@ -21,23 +21,28 @@ def _list(context: Context) -> int:
         Column("STATUS", lambda each: each.status),
         Column("ARCH", lambda each: each.arch),
         Column("INSTANCES", lambda each: str(each.instances)),
-        Column("LAST SEEN", lambda each: values.age(each.last_seen, now)),
+        Column("LAST SEEN", lambda each: _last_seen(each, now)),
     ]
     context.output.items(hubs, columns, raw=lambda each: each.raw, name=lambda each: each.id)
     return 0
 
 
+def _last_seen(hub: Hub, now: float) -> str:
+    # Of a Hub that is linked the broker keeps when its link began.
+    return "now" if hub.status == "online" else values.age(hub.last_seen, now)
+
+
 def _show(context: Context) -> int:
     hub = context.client.hub(context.hub_id(context.options.hub))
-    context.output.item(hub.raw, name=hub.id)
+    context.output.item(hub.raw, name=hub.id, rows=shown.hub_rows(hub.raw))
     return 0
 
 
 def _revoke(context: Context) -> int:
-    hub = context.hub_id(context.options.hub)
-    context.confirm(f"revoke Hub {hub} and cut it off")
-    context.client.revoke_hub(hub)
-    context.output.note(f"revoked Hub {hub}; its machine can join again with a new token")
+    hub = context.client.hub(context.hub_id(context.options.hub))
+    context.confirm(f"revoke Hub {hub.name} ({hub.id}) and cut it off")
+    context.client.revoke_hub(hub.id)
+    context.output.note(f"revoked Hub {hub.name}; its machine can join again with a new token")
     return 0
 
 

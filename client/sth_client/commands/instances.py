@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from sth_client import values
+from sth_client import shown, values
 from sth_client.commands import streams
 from sth_client.commands.ps import show_instances
 from sth_client.context import LAST, Context
@@ -25,7 +25,7 @@ def _list(context: Context) -> int:
 
 def _show(context: Context) -> int:
     instance = context.client.instance(_chosen(context))
-    context.output.item(instance.raw, name=instance.id)
+    context.output.item(instance.raw, name=instance.id, rows=shown.instance_rows(instance.raw))
     return 0
 
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sth_client.choose import SHORTEST
 from sth_client.context import LAST, Context
 from sth_protocol.errors import NotFound
 
@@ -27,13 +28,17 @@ def open_input(name: str) -> Iterator[io.FileIO]:
         yield file
 
 
-def copy_out(context: Context, stream: "ByteStream") -> None:
-    """Everything of a stream to stdout."""
+def copy_out(context: Context, stream: "ByteStream") -> int:
+    """Everything of a stream to stdout; how many bytes that were."""
+    count = 0
     with stream:
         for data in stream:
             context.output.data(data)
+            count += len(data)
+    return count
 
 
 def keeps_running(instance: str) -> str:
     """What Ctrl-C says of an Instance whose streams were followed."""
-    return f"\nInstance {instance} keeps running; `sth inst stop {instance}` ends it."
+    short = instance[:SHORTEST]
+    return f"\nInstance {short} keeps running; `sth inst stop {short}` ends it."

@@ -33,7 +33,7 @@ def _create_join(context: Context) -> int:
         made.uses, f"{made.uses} machines"
     )
     context.output.note(
-        "Run it on the machine that is to join; without sudo it joins for that user alone."
+        "Run it on the machine that is to join; without sudo it joins for one user alone."
     )
     context.output.note(f"Token {made.id} is for {uses}, until {made.expires or 'revoked'}.")
     return 0
@@ -78,6 +78,8 @@ def _list(context: Context) -> int:
 def _state(token: TokenInfo, now: float) -> str:
     if token.revoked:
         return "revoked"
+    if token.is_used_up:
+        return "used"
     return "expired" if values.is_past(token.expires, now) else "valid"
 
 

@@ -5,7 +5,7 @@ import argparse
 from sth_client import values
 from sth_client.commands import streams
 from sth_client.context import LAST, Context
-from sth_client.output import Column
+from sth_client.output import Column, printable
 from sth_client.parsing import Command
 from sth_client.results import Topic
 
@@ -54,9 +54,11 @@ def _content_type_of(context: Context, name: str) -> str:
 def _subscribe(context: Context) -> int:
     options = context.options
     idle = values.parse_duration(options.idle) if options.idle else None
-    stream = context.client.subscribe(
-        context.topic(options.topic), content_type=options.content_type, idle=idle
-    )
+    name = context.topic(options.topic)
+    if all(each.name != name for each in context.client.topics()):
+        # It may be a slip of the fingers: then nothing ever comes.
+        context.output.note(f"there is no Topic {printable(name)} yet; waiting for its records")
+    stream = context.client.subscribe(name, content_type=options.content_type, idle=idle)
     streams.copy_out(context, stream)
     return 0
 

@@ -3,8 +3,8 @@
 The receiver has a window of `size` bytes. The limit it grants is `consumed + size`: the sender may
 send up to that offset and no further. `consumed` is what the user of the channel has put where it
 belongs (a process, a journal, an HTTP peer), so that a slow user stops the sender and nothing piles
-up between them. A new limit is told when it would be at least half a window above the one before, or
-128 KiB: the sender has the rest to go on with while the grant travels, and small reads cost no
+up between them. A new limit is told when it would be at least half a window above the one before,
+or 128 KiB: the sender has the rest to go on with while the grant travels, and small reads cost no
 frame each. The 128 KiB matter to a sender that keeps what is not consumed in a place smaller than
 a large window, such as the socket of an Instance: it would wait for the next tick otherwise. For
 the same reason a new limit is also told when 128 frames have come since the last one: a socket of

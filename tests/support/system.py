@@ -12,9 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from sth_client import Client
-
 from tests.support.waiting import wait_for
+
+from sth_client import Client
 
 STOP_SECONDS = 15.0
 

@@ -115,9 +115,10 @@ class InstanceControl:
         self._starting.add(name)
         try:
             self._registry.apply(space, name, "placed")
+            changes = self._registry.changes
             reply = await link.request("instance.start", timeout=self._start_timeout, spec=spec)
             # Written meanwhile: the record must be safe before the caller hears, not the Hub.
-            await self._registry.durable()
+            await self._registry.durable(changes)
             self._take_report(link, reply)
         except _UNCERTAIN:
             raise

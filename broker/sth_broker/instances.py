@@ -99,9 +99,14 @@ class InstanceRegistry:
         if self._spaces.get(space, {}).pop(instance, None) is not None:
             self._writer.delete(instance_record.record_key(space, instance))
 
-    async def durable(self) -> None:
-        """Return when every change until now is on disk."""
-        await self._writer.durable()
+    @property
+    def changes(self) -> int:
+        """How many there have been until now."""
+        return self._writer.changes
+
+    async def durable(self, changes: int | None = None) -> None:
+        """Return when the first `changes`, by default all until now, are on disk."""
+        await self._writer.durable(changes)
 
     def apply(self, space: str, instance: str, event: Event) -> Instance:
         """Move an Instance on; InvalidTransition if its state does not allow it."""

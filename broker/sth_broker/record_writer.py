@@ -41,9 +41,15 @@ class RecordWriter:
         """Have the record removed soon."""
         self._change(key, None)
 
-    async def durable(self) -> None:
-        """Return when all that changed until now is on disk; StorageFailed if it refuses."""
-        target = self._wanted
+    @property
+    def changes(self) -> int:
+        """How many there have been until now."""
+        return self._wanted
+
+    async def durable(self, changes: int | None = None) -> None:
+        """Return when the first `changes`, by default all until now, are on disk; StorageFailed if
+        it refuses."""
+        target = self._wanted if changes is None else changes
         async with self._progress:
             await self._progress.wait_for(
                 lambda: self._written >= target or self._failure is not None

@@ -47,6 +47,19 @@ async def values(records: Records) -> dict[str, Json]:
     return {each.key: each.value for each in await records.list("")}
 
 
+async def test_durable_waits_for_no_later_change_than_it_is_told(
+    records: Records, writer: RecordWriter
+) -> None:
+    writer.put("a", {"n": 1})
+    changes = writer.changes
+    await writer.durable()
+    records.open.clear()
+    writer.put("a", {"n": 2})
+    await asyncio.wait_for(writer.durable(changes), 5)
+    assert await values(records) == {"a": {"n": 1}}
+    records.open.set()
+
+
 async def test_durable_returns_when_everything_before_it_is_stored(
     records: Records, writer: RecordWriter
 ) -> None:

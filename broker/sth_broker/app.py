@@ -15,6 +15,7 @@ from sth_broker import listeners
 from sth_broker.addresses import advertised
 from sth_broker.agents_port import AgentsPort
 from sth_broker.api.application import SERVER_OPTIONS, make_application
+from sth_broker.api.server import ApiRunner
 from sth_broker.audit import AuditLog
 from sth_broker.auth import Authenticator
 from sth_broker.background import Background
@@ -217,7 +218,7 @@ async def _serve_agents(
 
 
 async def _serve_api(services: Services, listening: socket.socket, stack: AsyncExitStack) -> None:
-    runner = web.AppRunner(make_application(services), **SERVER_OPTIONS)
+    runner = ApiRunner(make_application(services), **SERVER_OPTIONS)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.SockSite(runner, listening).start()

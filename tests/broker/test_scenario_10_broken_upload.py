@@ -70,6 +70,22 @@ async def test_scenario_10_cut_input_is_not_an_end(api: Api) -> None:
         assert (channel.reset, channel.finished) == ("BODY_CUT", False)
 
 
+async def test_scenario_10_input_with_a_chunk_that_is_none_is_broken_off(api: Api) -> None:
+    async with api.agent() as agent:
+        instance = await api.start()
+        async with connection(api) as raw:
+            path = f"instance/{instance}/input"
+            headers = ("Content-Type: text/plain", "Transfer-Encoding: chunked")
+            await raw.send(request_head(api, "POST", path, *headers) + b"5\r\nhalf\n\r\n")
+            assert (await raw.head())[0] == 200
+            channel = await agent.channel(stream="input")
+            await agent.until(lambda: channel.received == b"half\n")
+            await raw.send(b"zzz\r\n")
+            await agent.until(lambda: channel.reset)
+            assert b"0\r\n\r\n" not in await raw.reader.read()
+        assert (channel.reset, channel.finished) == ("BODY_CUT", False)
+
+
 async def test_scenario_10_whole_upload_after_a_broken_one_is_registered(api: Api) -> None:
     async with connection(api) as raw:
         await raw.send(request_head(api, "POST", "sequence", "Content-Length: 9") + b"half")

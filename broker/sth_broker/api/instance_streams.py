@@ -9,6 +9,7 @@ import logging
 from functools import partial
 
 from aiohttp import StreamReader, web
+from aiohttp.web_protocol import RequestPayloadError
 
 from sth_broker.api import bodies, streaming
 from sth_broker.api.route import BASE, Route, principal, services
@@ -85,6 +86,9 @@ async def _write(request: web.Request, stream: str, content_type: str) -> web.St
         await response.write_eof()
     except SthError as error:
         logger.info("%s broke off: %s", request.path, error)
+        streaming.break_off(request)
+    except RequestPayloadError as error:
+        channel.reset(BodyCut.code, f"the body broke off: {error}")
         streaming.break_off(request)
     except BaseException:
         # The client is gone, or the broker stops: not an end of the stream.

@@ -26,7 +26,8 @@ def break_off(request: web.Request) -> None:
         # Without chunks the end of the connection is the end of the answer; only a reset is not.
         abort(request)
     else:
-        transport.close()
+        # So that nothing is read of a body that nobody wants any more.
+        request.protocol.force_close()
 
 
 def abort(request: web.Request) -> None:

@@ -89,10 +89,8 @@ def _join(options: argparse.Namespace, state: StateDirectory) -> int:
     token = parse_token(text)
     state.create()
     expires = f", expires {clock.moment(token.expires)}" if token.expires else ""
-    _say(
-        f"  Space     {token.space} at {', '.join(token.addresses)}"
-        f"     (token {token.public_id}{expires})"
-    )
+    _say(f"  Space     {token.space} at {', '.join(token.addresses)}")
+    _say(f"  Token     {token.public_id}{expires}")
     backoff = Backoff(random.uniform)
     wishes = join.JoinOptions(name=options.name, replace=options.replace)
     while True:
@@ -158,8 +156,9 @@ def _say_joined(
     print(f"{verb} as {identity.name}; {standing}.")
     if is_connected is None:
         default = default_state_path(os.environ) == state.path
+        sudo = "sudo " if "SUDO_UID" in os.environ else ""
         _say("")
-        _say("Next:  sth-agent run" + ("" if default else f" --state {state.path}"))
+        _say(f"Next:  {sudo}sth-agent run" + ("" if default else f" --state {state.path}"))
 
 
 def _run(options: argparse.Namespace, state: StateDirectory) -> int:
@@ -215,6 +214,7 @@ def _leave(options: argparse.Namespace, state: StateDirectory) -> int:
             return 1
     shutdown.leave(state, grace=parse_duration(options.grace))
     print(f"{identity.name} has left Space {identity.space}.")
+    _say(f"  The broker still lists it; `sth hub revoke {identity.name}` there removes it.")
     return 0
 
 

@@ -12,6 +12,8 @@ from sth_protocol.errors import Conflict, Misconfigured
 
 STATE_VARIABLE = "STH_AGENT_STATE"
 TOKEN_VARIABLE = "STH_JOIN_TOKEN"
+# Of root's agent; other users have theirs at home.
+SYSTEM_STATE = Path("/var/lib/sth-agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,6 @@ def default_state_path(environment: Mapping[str, str]) -> Path:
     if named := environment.get(STATE_VARIABLE):
         return Path(named).absolute()
     if os.geteuid() == 0:
-        return Path("/var/lib/sth-agent")
+        return SYSTEM_STATE
     base = environment.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "sth-agent"

@@ -132,6 +132,7 @@ class Connector:
     def revoke(self) -> None:
         """The broker took this identity back."""
         error = Revoked("the broker has revoked this machine")
+        logger.warning("%s; %s", error.message, error.hint)
         self._set_status("revoked", problem=error.message, hint=error.hint)
         if self._link is not None:
             self._link.close(error)

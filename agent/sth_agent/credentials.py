@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sth_agent.config import SYSTEM_STATE
 from sth_agent.private_files import (
     make_private_directory,
     read_json,
@@ -95,6 +96,11 @@ class IdentityStore:
             target = self._directory / os.readlink(self._link)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise Misconfigured(
+                f"the identity in {self._directory} cannot be read: {error.strerror}",
+                hint="is this machine's agent another user's? then say sudo",
+            ) from None
         facts = read_json(target / FACTS)
         if facts is None:
             raise Misconfigured(
@@ -160,9 +166,16 @@ def require_identity(directory: Path) -> Identity:
     if identity is None:
         raise Misconfigured(
             f"this machine has not joined a broker ({directory.parent} holds no identity)",
-            hint="sth-agent join TOKEN; `sth token create join` makes one",
+            hint=_hint_of_the_missing(directory.parent),
         )
     return identity
+
+
+def _hint_of_the_missing(state: Path) -> str:
+    hint = "sth-agent join TOKEN; `sth token create join` makes one"
+    if state != SYSTEM_STATE and SYSTEM_STATE.exists():
+        return f"{hint}; or is root's agent meant, in {SYSTEM_STATE}? then say sudo"
+    return hint
 
 
 def _identity(directory: Path, facts: dict[str, Any]) -> Identity:

@@ -84,7 +84,7 @@ def join(
     csr = request_certificate(key_file)
     issued = _enrol(address, authority, token, csr, name=name, machine=machine)
     report(
-        f"✓ Key created, certificate issued to hub {issued.name}, valid to "
+        f"✓ Key created, certificate of hub {issued.name} valid to "
         f"{clock.day(issued.expires)} (renews itself)"
     )
     identity = store.add(key_file, issued)

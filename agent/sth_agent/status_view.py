@@ -33,10 +33,11 @@ def show(status: Mapping[str, Any]) -> None:
         say(f"  {connection['problem']}", "yellow")
     if connection["hint"]:
         say(f"  {connection['hint']}")
-    say(f"  certificate valid to {clock.moment(status['certificate_expires'])} (renews itself)")
+    if connection["state"] != "revoked":
+        say(f"  certificate valid to {clock.moment(status['certificate_expires'])} (renews itself)")
     for name, entry in sorted(status["sandbox"].items()):
         if entry.get("state") != "enforced":
-            say(f"  ! {name}: {entry.get('state')} {entry.get('reason', '')}")
+            say(f"  ! {name}: {entry.get('state')}; {entry.get('reason', '')}")
             if entry.get("fix"):
                 say(f"    {entry['fix']}")
     if status["instances"]:

@@ -8,6 +8,7 @@ It knows nothing of what the messages mean.
 import asyncio
 import json
 import logging
+import os
 import socket
 import ssl
 from typing import Any, Protocol, cast
@@ -64,7 +65,10 @@ class WebSocket(asyncio.Protocol):
         self._abort_timer: asyncio.TimerHandle | None = None
 
     def send(self, message: bytes) -> None:
-        """Hand a message to the transport; look at `congested` before the next one."""
+        """Hand a message to the transport; look at `congested` before the next one. Of a connection
+        that the broker is closing nothing is sent: `closed` follows."""
+        if self._protocol.state is not State.OPEN:
+            return
         self._protocol.send_binary(message)
         self._write_pending()
 
@@ -230,7 +234,9 @@ async def connect(
             f"{address} does not speak TLS as a broker does: {error.reason}"
         ) from None
     except OSError as error:
-        raise Unreachable(f"{address}: {error}") from None
+        # asyncio's own text of one error repeats the address, with the number of the error.
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise Unreachable(f"{address}: {reason}") from None
     finally:
         for each in created:
             if not each.opened.done() or each.opened.cancelled() or each.opened.exception():

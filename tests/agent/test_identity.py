@@ -127,6 +127,12 @@ def test_identity_that_is_damaged_is_named(tmp_path: Path, authority: Certificat
         store.current()
 
 
+def test_identity_that_cannot_be_read_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Misconfigured, match="cannot be read: Not a directory"):
+        require_identity(tmp_path / "file" / "identity")
+
+
 def test_machine_that_has_not_joined_is_told_how(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured) as refused:
         require_identity(tmp_path / "identity")

@@ -96,7 +96,7 @@ async def test_join_gives_an_identity_that_has_proved_itself(
     assert (result.identity.name, result.identity.space) == ("pi-garage", "default")
     assert not result.already_joined
     assert "Broker identity matches the token" in said[0]
-    assert "certificate issued to hub pi-garage" in said[1]
+    assert "certificate of hub pi-garage valid to" in said[1]
     assert core.hubs.find(result.identity.hub) is not None
 
 

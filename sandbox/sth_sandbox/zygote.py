@@ -1,9 +1,9 @@
 """The zygote: a process that does nothing but start others, so that its memory stays as it was.
 
-A child shares its parent's memory until one of them writes to it, and the spawner writes to a
-thousand pages as it serves requests: started by itself, each Instance would keep a copy of them.
-So it forks the zygote once, which reads an order, clones, and answers. Its children are the
-spawner's by CLONE_PARENT: that one waits for them, and they die with it.
+A child shares its parent's memory until one of them writes to it, and the spawner writes to
+hundreds of pages as it serves requests: started by itself, each Instance would keep a copy of them
+(measured: a MiB). So it forks the zygote once, which reads an order, clones, and answers. Its
+children are the spawner's by CLONE_PARENT: that one waits for them, and they die with it.
 """
 
 import array
@@ -72,23 +72,20 @@ class Zygote:
 
     def _ask(self, order: bytes, descriptors: list[int]) -> int:
         try:
-            answer = self._exchange(order, descriptors)
-        except (EOFError, ConnectionError):
+            packets.send_encoded(self._socket, order, descriptors)
+        except ConnectionError:
             logger.error("the zygote has ended: another one is made")
             self.close()
             self._pid, self._socket = self._fork(self.forget)
-            answer = self._exchange(order, descriptors)
+            packets.send_encoded(self._socket, order, descriptors)
+        answer = self._socket.recv(_ANSWER.size)
+        if not answer:
+            # Not asked again: it may have been carried out.
+            raise SetupFailed("namespaces", "the zygote has ended")
         pid, number = _ANSWER.unpack(answer)
         if pid < 0:
             raise SetupFailed("namespaces", f"clone: {os.strerror(number)}")
         return int(pid)
-
-    def _exchange(self, order: bytes, descriptors: list[int]) -> bytes:
-        packets.send_encoded(self._socket, order, descriptors)
-        answer = self._socket.recv(_ANSWER.size)
-        if not answer:
-            raise EOFError("the zygote has ended")
-        return answer
 
     def _fork(self, forget: Callable[[], None] | None = None) -> tuple[int, socket.socket]:
         # Orders hold a pointer to it.

@@ -187,13 +187,16 @@ def _say_ready(broker: "Broker") -> None:
     _say(f"✓ Data in {broker.directory.path}")
     try:
         path = profile.config_path(os.environ)
-        profile.write_profile(
+        before = profile.write_profile(
             path, url=broker.url, space=DEFAULT_SPACE, token_file=broker.directory.admin_token
         )
         _say(f'✓ Profile "{profile.PROFILE}" written to {path}, you are logged in')
+        if before:
+            _say(f"! It was that of another broker, with the token {before}")
     except (OSError, ValueError) as error:
         _say(f"! The profile of the command line cannot be written: {error}")
-    _say(f"  API {broker.url}   agents {broker.agents}   Add a hub:  sth token create join")
+    _say(f"  API {broker.url}   agents {broker.agents}")
+    _say("  Add a machine:  sth token create join")
 
 
 def _say(line: str) -> None:

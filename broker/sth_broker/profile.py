@@ -20,14 +20,23 @@ def config_path(environment: Mapping[str, str]) -> Path:
     return Path(base) / "sth" / "config.toml"
 
 
-def write_profile(path: Path, *, url: str, space: str, token_file: Path) -> None:
+def write_profile(path: Path, *, url: str, space: str, token_file: Path) -> str:
     """Put the profile into the file, which is made if there is none. ValueError if the file is not
-    TOML: then it is left alone."""
+    TOML: then it is left alone. The token file of another broker that the profile had, or ""."""
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     after = with_profile(before, url=url, space=space, token_file=str(token_file))
     if after != before:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, after.encode())
+    had = _token_file(before)
+    return had if had != str(token_file) else ""
+
+
+def _token_file(text: str) -> str:
+    found: object = tomllib.loads(text)
+    for key in ("profile", PROFILE, "token_file"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def with_profile(text: str, *, url: str, space: str, token_file: str) -> str:

@@ -93,6 +93,13 @@ def test_with_profile_replaces_its_own_and_keeps_the_rest(before: str) -> None:
     assert with_profile(after, **PROFILE) == after
 
 
+def test_write_profile_tells_of_the_broker_that_had_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    assert write_profile(path, url="u", space="s", token_file=Path("/one")) == ""
+    assert write_profile(path, url="v", space="s", token_file=Path("/one")) == ""
+    assert write_profile(path, url="w", space="s", token_file=Path("/two")) == "/one"
+
+
 def test_write_profile_leaves_a_broken_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "sth" / "config.toml"
     write_profile(path, url="u", space="s", token_file=Path("/t"))

@@ -58,6 +58,9 @@ def _checked_main(package: dict[str, Any], files: Set[str]) -> str:
     suffixes = _NODE_SUFFIXES if language(package) == "node" else ()
     if path not in files and not any(path + suffix in files for suffix in suffixes):
         raise _wrong(f"has a 'main' that is not in the package: {main[:200]!r}")
+    if path.endswith(".py") and language(package) == "node":
+        # Node.js would call it a SyntaxError, which helps nobody.
+        raise _wrong(f"has a Python program as 'main', {main[:200]!r}, and no engine python3")
     return main
 
 

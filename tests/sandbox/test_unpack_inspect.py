@@ -97,6 +97,7 @@ def test_inspect_command_without_a_file_to_look_at() -> None:
         ({"main": "main.py", "name": 1}, "'name'"),
         ({"main": "main.py", "version": {}}, "'version'"),
         ({"main": "main.py", "author": {"name": "x"}}, "'author'"),
+        ({"main": "main.py"}, "no engine python3"),
         ({"main": "main.py", "engines": []}, "'engines'"),
         ({"main": "main.py", "engines": {"node": 20}}, "'engines'"),
         ({"main": "main.py", "engines": {"node": "20", "npm": "10"}}, "more than one engine"),

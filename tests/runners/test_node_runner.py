@@ -154,3 +154,27 @@ async def test_log_lines_carry_further_values(start_node: Start) -> None:
     assert ended.logs[0]["level"] == "WARN"
     assert ended.logs[0]["data"][0] == {"a": 1}
     assert "Circular" in ended.logs[0]["data"][1]
+
+
+async def test_a_missing_module_is_told_without_the_runners_files(start_node: Start) -> None:
+    async with start_node('const missing = require("left-pad");\n') as runner:
+        ended = await runner.wait()
+    error = ended.of_type("error")[0]
+    assert error["message"] == "Error: Cannot find module 'left-pad'"
+    assert error["traceback"]["frames"][-1]["source"] == 'const missing = require("left-pad");'
+    assert "runner.cjs" not in ended.stderr
+
+
+async def test_stderr_has_the_authors_line_and_none_of_nodes_frames(start_node: Start) -> None:
+    source = """
+        function convert(text) { throw new TypeError("not a number: " + text); }
+        module.exports = async function* () { await null; yield convert("x"); };
+    """
+    async with start_node(source) as runner:
+        ended = await runner.wait()
+    place, line, gap, message, *frames = ended.stderr.splitlines()
+    assert place.endswith(":2") and gap == ""
+    assert line.strip().startswith("function convert(text) {")
+    assert message == "TypeError: not a number: x"
+    assert len(frames) == 2 and all(".js:" in each for each in frames)
+    assert "node:" not in ended.stderr

@@ -7,6 +7,7 @@ const path = require("path");
 const MOST_FRAMES = 50;
 const LONGEST_MESSAGE = 8192;
 const FRAME = /^\s+at (?:async )?(?:(.*?) \()?(?:file:\/\/)?(\/.*?):(\d+):\d+\)?$/;
+const NODE_FRAME = /^\s+at .*\(?node:[a-z_/]+(?::\d+:\d+)?\)?$/;
 const SYNTAX = /^(\/.*?):(\d+)\n(.*)\n/;
 
 /** `{type, message, frames: [{file, line, function, source}]}`, outermost frame first. */
@@ -34,23 +35,38 @@ function describe(error, directory) {
   }
   return {
     type: error.constructor.name || error.name,
-    message: text(error.message),
+    message: text(ownMessage(error)),
     frames: frames.slice(-MOST_FRAMES),
   };
 }
 
-/** Prints the error on stderr as Node would have. */
-function print(error) {
+/** Prints the error on stderr as Node would have: the line of the program in `directory`, and the
+ * frames that are neither Node's own nor the runner's. */
+function print(error, directory) {
   if (!(error instanceof Error)) {
     process.stderr.write(`Uncaught ${text(error)}\n`);
     return;
   }
-  const lines = String(error.stack || error).split("\n");
-  const kept = lines.filter((line) => {
+  const message = String(error.message);
+  const stack = String(error.stack || error).replace(message, () => ownMessage(error));
+  const kept = stack.split("\n").filter((line) => {
     const frame = FRAME.exec(line);
-    return !frame || !isInside(frame[2], __dirname);
+    return !NODE_FRAME.test(line) && (!frame || !isInside(frame[2], __dirname));
   });
-  process.stderr.write(`${kept.join("\n")}\n`);
+  process.stderr.write(`${place(error, directory)}${kept.join("\n").trimEnd()}\n`);
+}
+
+/** The innermost line of the program, above the stack; a SyntaxError begins with it anyway. */
+function place(error, directory) {
+  const innermost = describe(error, directory).frames.at(-1);
+  if (!innermost || SYNTAX.test(String(error.stack))) return "";
+  return `${path.join(directory, innermost.file)}:${innermost.line}\n    ${innermost.source}\n\n`;
+}
+
+/** The message; a module that is not found is looked for from the program, not from its runner. */
+function ownMessage(error) {
+  const message = String(error.message);
+  return error.code === "MODULE_NOT_FOUND" ? message.split("\nRequire stack:")[0] : message;
 }
 
 function text(value) {

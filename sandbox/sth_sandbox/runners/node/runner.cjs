@@ -131,7 +131,7 @@ class Instance {
     const traceback = error instanceof Error ? failures.describe(error, this.directory) : null;
     let message = traceback ? `${traceback.type}: ${traceback.message}` : String(error);
     if (error instanceof BadEntryPoint) message = error.message;
-    failures.print(error);
+    failures.print(error, this.directory);
     this.control.send("error", { exit_code: code, message, traceback });
   }
 }

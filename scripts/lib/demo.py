@@ -178,13 +178,13 @@ def second_machine(report: Report) -> Iterator[netns.NetworkNamespace | None]:
     """A network namespace for the second agent, or None where there can be none."""
     reason = netns.unavailable()
     if reason:
-        report.say(f"the second machine is a second agent on loopback ({reason})")
+        report.say(f"the second machine is an agent on loopback (no namespace: {reason})")
         yield None
         return
     with netns.NetworkNamespace() as namespace:
         report.say(
-            f"the second machine is network namespace {namespace.name}: "
-            f"it dials out to {namespace.outside}, and cannot be dialled"
+            "the second machine is a network namespace: "
+            f"it dials {namespace.outside}, nobody dials it"
         )
         yield namespace
 

@@ -49,7 +49,10 @@ class Report:
 
     def show(self, seconds: float) -> None:
         """The table, and the verdict."""
-        table = Table("Sequence", "Hub", "MB", "MB/s", "records/s", "", box=None, pad_edge=False)
+        table = Table("Sequence", "Hub", box=None, pad_edge=False)
+        for heading in ("MB", "MB/s", "records/s"):
+            table.add_column(heading, justify="right")
+        table.add_column()
         for each in self._checks:
             rate = f"{each.records / each.seconds:,.0f}" if each.records else ""
             megabytes = each.size / 1e6
@@ -57,7 +60,7 @@ class Report:
                 each.what,
                 each.where,
                 f"{megabytes:.1f}",
-                f"{megabytes / each.seconds:.0f}",
+                f"{megabytes / each.seconds:,.1f}",
                 rate,
                 "ok" if each.held else "WRONG",
             )

@@ -181,9 +181,10 @@ class InstanceControl:
         if record.ended:
             return {"healthy": False, "processId": record.process_id}
         reply = await self.link(record).request("instance.health", instance=instance)
+        process_id = reply.get("process_id")
         return {
             "healthy": reply.get("healthy") is True,
-            "processId": reply.get("process_id", record.process_id),
+            "processId": process_id if type(process_id) is int else record.process_id,
         }
 
     async def forget(self, instance: Instance) -> None:

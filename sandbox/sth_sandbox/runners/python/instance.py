@@ -1,6 +1,7 @@
 """One run of a program: loaded, called, its output sent, ended."""
 
 import asyncio
+import contextlib
 import inspect
 import os
 import select
@@ -67,8 +68,7 @@ class Instance:
             gone=self._kill,
         )
         program = self._load()
-        if program is not None:
-            self._announce(program)
+        if program is not None and self._is_announced(program):
             await self._execute(program)
         return await self._finish()
 
@@ -79,9 +79,20 @@ class Instance:
             self._ending.decide(frames.EXIT_BAD_ENTRYPOINT, error)
         except SystemExit as error:
             self._ending.decide(frames.EXIT_FAILED_ON_START, f"exit({error.code}) while loading")
-        except Exception as error:
+        except BaseException as error:
             self._ending.decide(frames.EXIT_FAILED_ON_START, error)
         return None
+
+    def _is_announced(self, program: Program) -> bool:
+        try:
+            self._announce(program)
+        except (TypeError, ValueError, RecursionError) as error:
+            self._ending.decide(
+                frames.EXIT_BAD_ENTRYPOINT,
+                BadEntryPoint(f"what it requires and provides cannot be told: {error}"),
+            )
+            return False
+        return True
 
     def _announce(self, program: Program) -> None:
         self._control.send(
@@ -168,7 +179,9 @@ class Instance:
     def _tell_error(self, code: int, error: BaseException | str) -> None:
         described: dict[str, Any] | None = None
         if isinstance(error, BaseException):
-            tracebacks.print_error(error)
+            with contextlib.suppress(Exception):
+                # The program may have closed or replaced its standard error.
+                tracebacks.print_error(error)
             described = tracebacks.describe(error, self._package)
             message = f"{described['type']}: {described['message']}"
             if isinstance(error, BadEntryPoint):

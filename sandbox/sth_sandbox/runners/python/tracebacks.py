@@ -34,9 +34,16 @@ def describe(error: BaseException, package: str) -> dict[str, Any]:
         )
     return {
         "type": type(error).__name__,
-        "message": str(error)[:_LONGEST_MESSAGE],
+        "message": _text(error)[:_LONGEST_MESSAGE],
         "frames": found[-_MOST_FRAMES:],
     }
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return "its text cannot be told"
 
 
 def print_error(error: BaseException) -> None:

@@ -153,7 +153,7 @@ def _say_joined(
     if is_connected is None and not result.reachable:
         standing = "the broker cannot be reached now"
     verb = "Already joined" if result.already_joined else "Joined"
-    print(f"{verb} as {identity.name}; {standing}.")
+    print(f"{verb} as {identity.name}; {standing}.", flush=True)
     if is_connected is None:
         default = default_state_path(os.environ) == state.path
         sudo = "sudo " if "SUDO_UID" in os.environ else ""
@@ -213,7 +213,7 @@ def _leave(options: argparse.Namespace, state: StateDirectory) -> int:
         if sys.stdin.readline().strip().lower() not in ("y", "yes"):
             return 1
     shutdown.leave(state, grace=parse_duration(options.grace))
-    print(f"{identity.name} has left Space {identity.space}.")
+    print(f"{identity.name} has left Space {identity.space}.", flush=True)
     _say(f"  The broker still lists it; `sth hub revoke {identity.name}` there removes it.")
     return 0
 

@@ -211,7 +211,7 @@ class Connector:
                 self.session.mux.attach(peer_received=0)
                 self._handler.session_began(self.session)
                 link.carry(self.session, heartbeat=heartbeat)
-                logger.info("linked, a new session begins")
+                logger.info("Hub %s is linked, a new session begins", self.identity.name)
 
     def _promote(self, identity: Identity) -> None:
         if identity is self._candidate:

@@ -52,7 +52,9 @@ def test_topic_keeps_records_until_somebody_reads(system: System) -> None:
 
 
 def test_package_is_uploaded_listed_and_removed(system: System, tmp_path: Path) -> None:
-    (tmp_path / "package.json").write_text('{"name": "empty", "main": "main.py"}')
+    (tmp_path / "package.json").write_text(
+        '{"name": "empty", "main": "main.py", "engines": {"python3": "3"}}'
+    )
     (tmp_path / "main.py").write_text("def run(context, input): pass\n")
     done = sth(system, "seq", "push", str(tmp_path), "--name", "other")
     assert done.returncode == 0, done.stderr

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.system import System
+from tests.support.waiting import wait_for
 
 from sth_client import aio
 from sth_client.settings import config_path, read_config
@@ -33,6 +34,8 @@ def sth(system: System, *words: str, given: bytes = b"") -> "subprocess.Complete
 
 
 def test_profile_that_the_broker_writes_is_one_of_ours(system: System) -> None:
+    # The broker answers before it has written its profile.
+    wait_for("the profile is there", config_path(system.env).exists)
     config = read_config(config_path(system.env))
     assert config.current == "local"
     assert config.profiles["local"]["url"] == system.url

@@ -13,7 +13,7 @@ const SYNTAX = /^(\/.*?):(\d+)\n(.*)\n/;
 /** `{type, message, frames: [{file, line, function, source}]}`, outermost frame first. */
 function describe(error, directory) {
   if (!(error instanceof Error)) return { type: typeof error, message: text(error), frames: [] };
-  const stack = String(error.stack || "");
+  const stack = property(error, "stack");
   const found = stack.split("\n").map((line) => FRAME.exec(line)).filter(Boolean);
   const frames = found
     .filter(([, , file]) => isInside(file, directory))
@@ -34,7 +34,7 @@ function describe(error, directory) {
     });
   }
   return {
-    type: error.constructor.name || error.name,
+    type: className(error),
     message: text(ownMessage(error)),
     frames: frames.slice(-MOST_FRAMES),
   };
@@ -43,34 +43,61 @@ function describe(error, directory) {
 /** Prints the error on stderr as Node would have: the line of the program in `directory`, and the
  * frames that are neither Node's own nor the runner's. */
 function print(error, directory) {
-  if (!(error instanceof Error)) {
-    process.stderr.write(`Uncaught ${text(error)}\n`);
-    return;
+  try {
+    process.stderr.write(printed(error, directory));
+  } catch {
+    // The program may have closed or replaced its standard error.
   }
-  const message = String(error.message);
-  const stack = String(error.stack || error).replace(message, () => ownMessage(error));
+}
+
+function printed(error, directory) {
+  if (!(error instanceof Error)) return `Uncaught ${text(error)}\n`;
+  const message = property(error, "message");
+  const stack = (property(error, "stack") || text(error)).replace(message, () => ownMessage(error));
   const kept = stack.split("\n").filter((line) => {
     const frame = FRAME.exec(line);
     return !NODE_FRAME.test(line) && (!frame || !isInside(frame[2], __dirname));
   });
-  process.stderr.write(`${place(error, directory)}${kept.join("\n").trimEnd()}\n`);
+  return `${place(error, directory)}${kept.join("\n").trimEnd()}\n`;
 }
 
 /** The innermost line of the program, above the stack; a SyntaxError begins with it anyway. */
 function place(error, directory) {
   const innermost = describe(error, directory).frames.at(-1);
-  if (!innermost || SYNTAX.test(String(error.stack))) return "";
+  if (!innermost || SYNTAX.test(property(error, "stack"))) return "";
   return `${path.join(directory, innermost.file)}:${innermost.line}\n    ${innermost.source}\n\n`;
 }
 
 /** The message; a module that is not found is looked for from the program, not from its runner. */
 function ownMessage(error) {
-  const message = String(error.message);
-  return error.code === "MODULE_NOT_FOUND" ? message.split("\nRequire stack:")[0] : message;
+  const message = property(error, "message");
+  return property(error, "code") === "MODULE_NOT_FOUND" ? message.split("\nRequire stack:")[0] : message;
 }
 
+/** Anything as text: a program may throw what has none. */
 function text(value) {
-  return String(value).slice(0, LONGEST_MESSAGE);
+  try {
+    return String(value).slice(0, LONGEST_MESSAGE);
+  } catch {
+    return "its text cannot be told";
+  }
+}
+
+function className(error) {
+  try {
+    return String(error.constructor.name || error.name);
+  } catch {
+    return "Error";
+  }
+}
+
+/** A property as text; "" if there is none, or if asking for it fails. */
+function property(value, name) {
+  try {
+    return String(value[name] || "");
+  } catch {
+    return "";
+  }
 }
 
 function isInside(file, directory) {
@@ -85,4 +112,4 @@ function sourceLine(file, line) {
   }
 }
 
-module.exports = { describe, print };
+module.exports = { describe, print, text };

@@ -52,7 +52,7 @@ class Instance {
     });
     const program = await this.load(message);
     if (!program) return;
-    this.announce(program.requires, {});
+    if (!this.isAnnounced(program)) return;
     try {
       await this.run(program, message.args || []);
     } catch (error) {
@@ -65,9 +65,20 @@ class Instance {
       return await load(message.path, message.main);
     } catch (error) {
       const bad = error instanceof BadEntryPoint;
-      this.finish(bad ? codes.bad_entrypoint : codes.failed_on_start, error);
+      this.finish(bad ? codes.bad_entrypoint : codes.failed_on_start, error ?? `threw ${error}`);
       return null;
     }
+  }
+
+  isAnnounced({ requires }) {
+    try {
+      this.announce(requires, {});
+    } catch (error) {
+      const why = `what it requires cannot be told: ${failures.text(error)}`;
+      this.finish(codes.bad_entrypoint, new BadEntryPoint(why));
+      return false;
+    }
+    return true;
   }
 
   announce(requires, provides) {
@@ -97,7 +108,7 @@ class Instance {
   }
 
   fail(error) {
-    this.finish(codes.failed, error);
+    this.finish(codes.failed, error ?? `threw ${error}`);
   }
 
   async stop({ timeout_ms: timeout = 0, can_keepalive: canKeepAlive = false }) {
@@ -129,7 +140,7 @@ class Instance {
 
   tell(code, error) {
     const traceback = error instanceof Error ? failures.describe(error, this.directory) : null;
-    let message = traceback ? `${traceback.type}: ${traceback.message}` : String(error);
+    let message = traceback ? `${traceback.type}: ${traceback.message}` : failures.text(error);
     if (error instanceof BadEntryPoint) message = error.message;
     failures.print(error, this.directory);
     this.control.send("error", { exit_code: code, message, traceback });

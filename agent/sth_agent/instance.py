@@ -227,7 +227,7 @@ class Instance:
         """It has ended, which the spawner tells; or the program has broken its runner's socket, and
         whoever waits for it to be loaded would wait for ever."""
         if self.report.state == "starting":
-            logger.warning("Instance %s broke off before it was loaded", self.spec.instance)
+            logger.info("Instance %s broke off before it was loaded", self.spec.instance)
             killing = self._around.spawner.signal(self.spec.instance, signal.SIGKILL)
             asyncio.ensure_future(killing).add_done_callback(_log_failure)
 

@@ -142,6 +142,11 @@ async def _run(config: Config) -> int:
         loop.add_signal_handler(each, on_signal, each)
     async with running(config) as broker:
         _say_ready(broker)
+        if not config.listen.is_loopback:
+            _say(
+                f"! The API on {config.listen.host} has no TLS of its own: whoever sees the traffic\n"
+                "  sees the tokens. Put a TLS proxy in front, or listen on loopback and use SSH"
+            )
         received = await _with_local_hub(broker, config, stop)
     return INTERRUPTED if received == signal.SIGINT else 0
 

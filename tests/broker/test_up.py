@@ -106,6 +106,16 @@ def test_up_from_nothing_writes_what_others_need(up: Up) -> None:
         assert mode(up.data / name) == 0o600, name
 
 
+def test_api_beyond_loopback_is_warned_of(up: Up) -> None:
+    up.start()
+    assert up.process is not None
+    assert "no TLS" not in up.process.text()
+    up.end()
+    up.start("--listen", "0.0.0.0:0")
+    process = up.process
+    wait_for("the warning", lambda: "no TLS of its own" in process.text())
+
+
 async def test_up_again_keeps_tokens_ports_and_what_was_stored(up: Up) -> None:
     await asyncio.to_thread(up.start)
     before, token = up.facts, (up.data / "admin.token").read_text()

@@ -68,7 +68,8 @@ class Authenticator:
                     "verify_iat": False,
                 },
             )
-        except jwt.PyJWTError:
+        except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            # PyJWT reads the token before it checks the signature, and stumbles over some.
             raise Unauthorized("the API token is not one of this broker") from None
         token_id, scope, expires = claims["jti"], claims["scope"], claims["exp"]
         if not isinstance(token_id, str) or not is_token_id(token_id) or scope not in SCOPES:

@@ -1,5 +1,6 @@
 """Hostile and broken requests: each gets a clear error, and the broker lives on."""
 
+import base64
 import io
 import json
 from pathlib import Path
@@ -39,6 +40,10 @@ BAD_JSON = [
     b"7",
     b"[1, 2, 3]",
 ]
+
+
+def b64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
 
 async def alive(api: Api) -> None:
@@ -206,6 +211,30 @@ async def test_any_value_in_a_token_request_is_taken_or_refused(
     for kind in ("join", "api"):
         async with api.http.post(f"/api/v1/tokens/{kind}", data=body, headers=JSON) as response:
             assert response.status in (200, 400), await response.text()
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"\xff\xfe.\xfd.\xfc",
+        b"...",
+        b"." * 4000,
+        b64(b"[" * 2500) + b".e30.e30",
+        b64(b'{"alg": ["EdDSA"]}') + b".e30.e30",
+        b64(b'{"alg": "none"}') + b".e30.",
+        b64(b'{"alg": "EdDSA", "crit": [1], "b64": 7}') + b".e30.e30",
+        b64(b"\xff") + b".e30.e30",
+        b64(b"7") + b".7.7",
+    ],
+    ids=range(9),
+)
+async def test_token_that_is_none_is_unauthorized(api: Api, token: bytes) -> None:
+    async with connection(api) as raw:
+        await raw.send(
+            b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            b"Authorization: Bearer " + token + b"\r\n\r\n"
+        )
+        assert (await raw.head())[0] == 401
 
 
 def test_take_tells_truth_from_numbers() -> None:

@@ -144,8 +144,8 @@ async def _run(config: Config) -> int:
         _say_ready(broker)
         if not config.listen.is_loopback:
             _say(
-                f"! The API on {config.listen.host} has no TLS of its own: whoever sees the traffic\n"
-                "  sees the tokens. Put a TLS proxy in front, or listen on loopback and use SSH"
+                f"! The API on {config.listen.host} has no TLS of its own: whoever sees its\n"
+                "  traffic sees tokens. Put a TLS proxy in front, or use loopback and SSH"
             )
         received = await _with_local_hub(broker, config, stop)
     return INTERRUPTED if received == signal.SIGINT else 0

@@ -55,7 +55,7 @@ def show(figures: list[Figure]) -> None:
     for each in figures:
         verdict = {None: "", True: "reached", False: "MISSED"}[each.reached]
         table.add_row(each.name, each.value, each.against, each.ratio, each.target, verdict)
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    Console(width=None if sys.stdout.isatty() else 180).print(table)
 
 
 def report(figures: list[Figure]) -> dict[str, object]:

@@ -26,6 +26,7 @@ from sth_agent.renewal import renew_for_ever
 from sth_agent.session import Session
 from sth_agent.spawner_client import Exit, Spawner, SpawnerClient, ensure_spawner
 from sth_protocol.allocator import keep_freed_memory
+from sth_protocol.descriptors import raise_descriptor_limit
 from sth_protocol.errors import BadRequest, SthError, StreamFailed
 from sth_protocol.model import to_map
 
@@ -39,6 +40,7 @@ def run(state: StateDirectory, *, allow_unsandboxed: bool = False) -> None:
     """Run until SIGTERM, SIGINT or `stop`. Conflict if another agent holds the directory."""
     state.create()
     keep_freed_memory()
+    raise_descriptor_limit()
     with state.lock():
         identity = require_identity(state.identity)
         # Before any key is read: the spawner is to hold no secret.

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +16,15 @@ from sth_agent.sequences import Sequences
 from sth_agent.session import Session
 from sth_agent.spawner_client import Exit, Listed, SpawnerClient
 from sth_protocol import control, ids
-from sth_protocol.errors import BadRequest, Conflict, NotFound, SessionLost, SthError, StorageFailed
+from sth_protocol.errors import (
+    BadRequest,
+    Conflict,
+    InsufficientResources,
+    NotFound,
+    SessionLost,
+    SthError,
+    StorageFailed,
+)
 from sth_protocol.lifecycle import MAX_STOP_MS
 from sth_protocol.model import InstanceReport, StartSpec, from_map, to_map
 
@@ -24,6 +33,10 @@ logger = logging.getLogger(__name__)
 # For how long the streams of an ended Instance stay, unless the broker forgets it earlier.
 RETENTION_SECONDS = 600.0
 SYNC_RETRY_SECONDS = 5.0
+# Of an Instance: seven streams, the second end of its control, its position, and one to spare. Of
+# the agent itself: its sockets, its files, and those of a package that is being fetched.
+DESCRIPTORS_OF_ONE = 10
+DESCRIPTORS_OF_AGENT = 64
 
 Json = dict[str, Any]
 
@@ -45,6 +58,8 @@ class Instances:
         # the answer.
         self._early_exits: dict[str, Exit] = {}
         self._has_adopted = False
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = (descriptors - DESCRIPTORS_OF_AGENT) // DESCRIPTORS_OF_ONE
         self._tasks: set[asyncio.Task[None]] = set()
         # One list follows all the changes that could not be told.
         self._resyncing: asyncio.Task[None] | None = None
@@ -194,6 +209,7 @@ class Instances:
         known = self._instances.get(spec.instance)
         if spec.instance in self._starting or (known is not None and not known.has_ended):
             raise Conflict(f"Instance {spec.instance} is on this Hub already")
+        self._check_room()
         task = asyncio.create_task(self._started(spec, known))
         self._starting[spec.instance] = task
         task.add_done_callback(lambda _: self._starting.pop(spec.instance, None))
@@ -201,6 +217,14 @@ class Instances:
         instance = await asyncio.shield(task)
         await asyncio.shield(instance.loaded)
         return {"report": to_map(instance.report)}
+
+    def _check_room(self) -> None:
+        # A descriptor that cannot be received would cost us the spawner, and all Instances.
+        if len(self._instances) + len(self._starting) >= self._most:
+            raise InsufficientResources(
+                f"this Hub has open files for {self._most} Instances, and as many are on it",
+                hint="remove ended ones, or raise the agent's limit of open files (LimitNOFILE=)",
+            )
 
     async def _started(self, spec: StartSpec, before: Instance | None) -> Instance:
         if before is not None:

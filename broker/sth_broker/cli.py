@@ -20,6 +20,7 @@ from sth_broker.config import (
 )
 from sth_broker.version import version
 from sth_protocol.allocator import keep_freed_memory
+from sth_protocol.descriptors import raise_descriptor_limit
 from sth_protocol.errors import Misconfigured, SthError
 from sth_protocol.ids import DEFAULT_SPACE, LOCAL_HUB
 
@@ -122,6 +123,7 @@ def _up(config: Config) -> int:
     import uvloop
 
     keep_freed_memory()
+    raise_descriptor_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(config))
 

@@ -6,6 +6,7 @@ its neighbour.
 
 import asyncio
 import gc
+import resource
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -14,6 +15,8 @@ from tests.support.agent_instances import AgentInstances, Broker, running_spawne
 from tests.support.waiting import until
 
 from sth_agent.instance import Instance
+from sth_agent.instances import DESCRIPTORS_OF_AGENT, DESCRIPTORS_OF_ONE
+from sth_protocol.errors import InsufficientResources
 
 Make = Callable[[], AgentInstances]
 
@@ -131,3 +134,19 @@ async def test_nothing_of_a_forgotten_program_stays_in_memory(agents: Make) -> N
     gc.collect()
     left = [each for each in gc.get_objects() if isinstance(each, Instance)]
     assert report.instance not in [each.spec.instance for each in left]
+
+
+async def test_more_programs_than_open_files_allow_are_refused(agents: Make) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = DESCRIPTORS_OF_AGENT + 2 * DESCRIPTORS_OF_ONE
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, before[1]))
+    try:
+        broker = Broker(agents())
+        reports = [await broker.start(packages.python(packages.LINES)) for _ in range(2)]
+        with pytest.raises(InsufficientResources):
+            await broker.start(packages.python(packages.LINES))
+        await broker.ask("instance.kill", instance=reports[0].instance)
+        await broker.ask("instance.forget", instance=reports[0].instance)
+        assert (await broker.start(packages.python(packages.LINES))).state == "running"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

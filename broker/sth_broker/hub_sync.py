@@ -17,6 +17,7 @@ from sth_broker.reconcile import (
     Forget,
     Instruction,
     Kill,
+    KillAgain,
     Lose,
     Update,
     decide,
@@ -99,6 +100,9 @@ class HubSync:
             case Kill(identity):
                 logger.warning("Instance %s must not run on Hub %s", identity, link.hub_id)
                 self._background.start(_end_there(link, identity), name="end a stray Instance")
+            case KillAgain(identity):
+                logger.warning("Instance %s is to be killed still", identity)
+                self._background.start(_kill_there(link, identity), name="kill an Instance again")
             case Forget(identity):
                 self._background.start(_forget_there(link, identity), name="forget an Instance")
             case Expire(identity):
@@ -144,6 +148,14 @@ def _report_from(value: object) -> InstanceReport:
 async def _end_there(link: HubLink, identity: str) -> None:
     await link.request("instance.kill", instance=identity)
     await link.request("instance.forget", instance=identity)
+
+
+async def _kill_there(link: HubLink, identity: str) -> None:
+    """Its end is told by its state."""
+    try:
+        await link.request("instance.kill", instance=identity)
+    except SthError as error:
+        logger.info("Hub %s cannot kill %s: %s", link.hub_id, identity, error)
 
 
 async def _forget_there(link: HubLink, identity: str) -> None:

@@ -37,6 +37,13 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class KillAgain:
+    """It was to be killed, and the order, or its execution, was lost with the agent."""
+
+    instance: str
+
+
+@dataclass(frozen=True, slots=True)
 class Expire:
     """It has ended on both sides: its streams may go when their time is over."""
 
@@ -50,7 +57,7 @@ class Forget:
     instance: str
 
 
-Instruction = Update | Adopt | Lose | Kill | Expire | Forget
+Instruction = Update | Adopt | Lose | Kill | KillAgain | Expire | Forget
 
 
 def reconcile(
@@ -70,6 +77,9 @@ def reconcile(
         heard.add(report.instance)
         record = known.get(report.instance)
         instructions += decide(report, record, hub=hub, sequences=sequences)
+        was_to_die = record is not None and record.hub == hub and record.state == "killing"
+        if was_to_die and report.state not in ENDED:
+            instructions.append(KillAgain(report.instance))
     for instance in known.values():
         mine = instance.hub == hub and not instance.ended
         if mine and instance.instance not in heard and instance.instance not in starting:

@@ -1,5 +1,6 @@
 """A machine that has joined and then does what it likes: others notice nothing of it."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -138,3 +139,20 @@ async def test_flood_of_nonsense_is_answered_and_leaves_the_others_alone(api: Ap
         await evil.until(lambda: all(each.reset for each in opened))
         await evil.until(lambda: len(evil.answers) >= 3000)
         await assert_unharmed(api, good)
+
+
+async def test_order_to_kill_that_was_lost_with_its_agent_is_given_again(api: Api) -> None:
+    machine = await api.machine()
+    async with connected(machine) as agent:
+        agent.responders["instance.kill"] = lambda fields: None
+        instance = await api.start()
+        killing = asyncio.create_task(
+            api.call("POST", f"instance/{instance}/_kill", json={}, expect=503)
+        )
+        await agent.until(lambda: agent.asked("instance.kill"))
+    # The agent is started anew, and has heard nothing of it.
+    machine.boot = bytes(16)
+    async with connected(machine, sync=False) as agent:
+        await agent.sync(report(instance, "running"))
+        await agent.until(lambda: agent.asked("instance.kill"))
+        await killing

@@ -1,5 +1,7 @@
 """What follows from a Hub's list of its Instances."""
 
+import pytest
+
 from sth_broker.instance_record import Instance
 from sth_broker.reconcile import (
     Adopt,
@@ -7,6 +9,7 @@ from sth_broker.reconcile import (
     Forget,
     Instruction,
     Kill,
+    KillAgain,
     Lose,
     Update,
     reconcile,
@@ -68,6 +71,13 @@ def test_reconcile_kills_what_belongs_to_nobody() -> None:
 def test_reconcile_kills_what_is_another_hubs() -> None:
     assert decide([report("a")], [record("a", hub="other")]) == [Kill("a")]
     assert decide([report("a", "completed")], [record("a", hub="other")]) == [Forget("a")]
+
+
+@pytest.mark.parametrize("state", ["running", "killing"])
+def test_reconcile_repeats_an_order_to_kill_that_was_lost(state: State) -> None:
+    records = [record("a", state="killing")]
+    assert decide([report("a", state)], records) == [Update(report("a", state)), KillAgain("a")]
+    assert decide([report("a", "completed")], records) == [Update(report("a", "completed"))]
 
 
 def test_reconcile_kills_what_the_broker_holds_for_ended() -> None:

@@ -112,7 +112,10 @@ class Session:
             if type(event) is Data:
                 channel = self._channels.get(event.channel)
                 if channel is not None:
-                    channel.user.received(event.data, event.more)
+                    try:
+                        channel.user.received(event.data, event.more)
+                    except Exception:
+                        self._failed(channel)
             elif type(event) is Closed:
                 closed = event
             else:
@@ -141,23 +144,46 @@ class Session:
 
     def _dispatch(self, event: Event) -> None:
         match event:
-            case Opened(number, request):
-                self._handler.opened(self._add(number, request))
-            case Accepted(number, info):
-                if channel := self._channels.get(number):
-                    channel.user.accepted(info)
-            case Credited(number, consumed):
-                if channel := self._channels.get(number):
-                    channel.user.credited(consumed)
-            case Finished(number):
-                if channel := self._channels.get(number):
-                    channel.user.finished()
-            case Reset(number, code, message, consumed):
-                if channel := self._channels.pop(number, None):
-                    user, channel.user = channel.user, ChannelUser()
-                    user.reset(from_wire({"code": code, "message": message}), consumed)
             case Control(message):
                 self._control(message)
+            case Opened(number, request):
+                self._add(number, request)
+                self._tell(number, event)
+            case Accepted(number) | Credited(number) | Finished(number) | Reset(number):
+                self._tell(number, event)
+
+    def _tell(self, number: int, event: Event) -> None:
+        channel = self._channels.get(number)
+        if channel is None:
+            return
+        try:
+            match event:
+                case Opened():
+                    self._handler.opened(channel)
+                case Accepted(_, info):
+                    channel.user.accepted(info)
+                case Credited(_, consumed):
+                    channel.user.credited(consumed)
+                case Finished():
+                    channel.user.finished()
+                case Reset(_, code, message, consumed):
+                    del self._channels[number]
+                    user, channel.user = channel.user, ChannelUser()
+                    user.reset(from_wire({"code": code, "message": message}), consumed)
+        except Exception:
+            self._failed(channel)
+
+    def _failed(self, channel: Channel) -> None:
+        """The user of a channel has stumbled, perhaps over its program: that ends this channel, and
+        neither the session nor the link."""
+        logger.exception("channel %d (%.100r) failed", channel.number, channel.request)
+        error = Internal("the agent failed at this stream")
+        user = channel.user
+        channel.reset(error)
+        try:
+            user.reset(error, None)
+        except Exception:
+            logger.exception("channel %d could not be ended", channel.number)
 
     def _control(self, message: Json) -> None:
         match control.parse(message):

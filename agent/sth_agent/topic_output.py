@@ -169,6 +169,9 @@ class TopicOutput(ChannelUser):
         return self._channel.sendable > 0
 
     def take(self, piece: Piece) -> None:
+        if self._channel is None:
+            # Refused a moment ago: what follows stays in the socket.
+            return
         if self._pending:
             self._pending.append(piece)
         else:
@@ -189,16 +192,17 @@ class TopicOutput(ChannelUser):
     def _publish(self, piece: Piece) -> None:
         parts, self._parts = self._parts, []
         payload = parts[0] if len(parts) == 1 else b"".join(parts)
+        encoded = b""
         try:
             sequence, count = self._numbering(piece, payload)
+            flight = InFlight(sequence + count, piece.end)
+            if flight.next_sequence > self._stored:
+                encoded = self._encoded(payload, sequence, count)
         except BadFrame as error:
             self._refuse(error)
             return
-        flight = InFlight(sequence + count, piece.end)
         self._next = flight.next_sequence
-        encoded = b""
-        if flight.next_sequence > self._stored:
-            encoded = self._encoded(payload, sequence, count)
+        if encoded:
             assert self._channel is not None
             self._channel.send(encoded)
         self._in_flight.append(flight)
@@ -212,7 +216,7 @@ class TopicOutput(ChannelUser):
             return self._next, 1
         header = piece.header
         count = bytes(payload).count(b"\n")
-        if not header.flags & frames.RECORDS or count != header.count:
+        if not header.flags & frames.RECORDS or not count or count != header.count:
             raise BadFrame(
                 f"the output is {self._producer.content_type}, and what the program gave out is "
                 "not whole lines"

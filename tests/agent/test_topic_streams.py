@@ -294,6 +294,28 @@ async def test_count_of_the_runner_is_not_trusted(source: Source) -> None:
     assert stream.messages == []
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frames.pack_frame(frames.DATA, b"x", flags=frames.RECORDS),
+        frames.pack_frame(frames.DATA, b"1\n" * 200_000, flags=frames.RECORDS, count=1),
+        frames.pack_frame(frames.DATA, b"1\n", flags=frames.RECORDS, count=1, number=2**64 - 1),
+    ],
+    ids=["none", "large", "far"],
+)
+async def test_output_that_makes_no_batch_ends_its_publishing_alone(
+    source: Source, frame: bytes
+) -> None:
+    pair, stream = await begun(source, source.publisher())
+    source.write(b"0\n")
+    source.waiting += frame + frames.pack_frame(frames.DATA, b"2\n", flags=frames.RECORDS, count=1)
+    await until("the good batch has come", lambda: stream.messages)
+    acknowledge(stream, 0)
+    await until("it is said", lambda: source.push() and source.troubles)
+    assert not pair.agent.lost
+    assert payloads(stream) == [b"0\n"]
+
+
 async def test_refused_publisher_tries_again(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,7 +297,7 @@ async def test_count_of_the_runner_is_not_trusted(source: Source) -> None:
 @pytest.mark.parametrize(
     "frame",
     [
-        frames.pack_frame(frames.DATA, b"x", flags=frames.RECORDS),
+        frames.pack_frame(frames.DATA, b"x", flags=frames.RECORDS, offset=2),
         frames.pack_frame(frames.DATA, b"1\n" * 200_000, flags=frames.RECORDS, count=1),
         frames.pack_frame(frames.DATA, b"1\n", flags=frames.RECORDS, count=1, number=2**64 - 1),
     ],

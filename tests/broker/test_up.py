@@ -93,7 +93,10 @@ def test_up_from_nothing_writes_what_others_need(up: Up) -> None:
     facts = up.facts
     assert up.process is not None
     assert facts["pid"] == up.process.popen.pid
-    said = up.process.text()
+    process = up.process
+    # The last of what it says; the profile is written before it.
+    wait_for("it has said all", lambda: "Add a machine" in process.text())
+    said = process.text()
     assert facts["url"] in said
     assert facts["agents"] in said
     profile = tomllib.loads((up.directory / "config" / "sth" / "config.toml").read_text())
@@ -108,11 +111,14 @@ def test_up_from_nothing_writes_what_others_need(up: Up) -> None:
 
 def test_api_beyond_loopback_is_warned_of(up: Up) -> None:
     up.start()
-    assert up.process is not None
-    assert "no TLS" not in up.process.text()
+    first = up.process
+    assert first is not None
+    wait_for("it has said all", lambda: "Add a machine" in first.text())
     up.end()
+    assert "no TLS" not in first.text()
     up.start("--listen", "0.0.0.0:0")
     process = up.process
+    assert process is not None
     wait_for("the warning", lambda: "no TLS of its own" in process.text())
 
 

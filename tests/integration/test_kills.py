@@ -1,0 +1,121 @@
+"""Processes that are killed in the middle of their work."""
+
+import json
+import random
+
+import pytest
+from tests.support import packages
+from tests.support.system import Agent, System
+from tests.support.waiting import wait_for
+
+from sth_client import ByteStream, Client
+from sth_protocol.errors import SessionLost, StreamFailed
+
+RECORDS = 40_000
+SIZE = 8_000_000
+
+# What `random` makes of the same seed is the same everywhere.
+BYTES = f"""
+import random
+
+provides = {{"contentType": "application/octet-stream"}}
+
+async def run(context, input):
+    made = random.Random(7)
+    for _ in range({SIZE // 10_000}):
+        yield made.randbytes(10_000)
+"""
+
+NUMBERS = f"""
+import asyncio
+
+provides = {{"provides": "numbers", "contentType": "application/x-ndjson"}}
+
+async def run(context, input):
+    for number in range({RECORDS}):
+        yield {{"n": number, "x": "x" * 100}}
+        if number % 400 == 0:
+            await asyncio.sleep(0.005)
+"""
+
+
+def kill_agent(system: System, agent: Agent) -> None:
+    agent.kill()
+    agent.run()
+    system.wait_for_hub("edge")
+
+
+def kill_broker(system: System) -> None:
+    assert system.broker is not None
+    system.broker.popen.kill()
+    system.broker.end()
+    system.start_broker()
+    system.wait_for_hub("edge")
+
+
+def again(client: Client, instance: str) -> ByteStream:
+    """The output, once the broker has noticed that its agent is another one."""
+
+    def probe() -> ByteStream | None:
+        try:
+            return client.output(instance)
+        except SessionLost:
+            return None
+
+    return wait_for("the output can be read", probe)
+
+
+def stored(system: System) -> int:
+    """How many bytes of Topics there are on disk."""
+    return sum(each.stat().st_size for each in (system.data / "store" / "topics").rglob("*.log"))
+
+
+@pytest.mark.parametrize("victim", ["agent", "broker", "both"])
+def test_topic_holds_every_record_once_whoever_is_killed(system: System, victim: str) -> None:
+    agent = system.join_agent("edge")
+    client = system.client()
+    client.create_topic("numbers", content_type=packages.NDJSON)
+    instance = client.start(client.upload(packages.python(NUMBERS)))
+    for _ in range(3):
+        before = stored(system)
+        wait_for("more is stored", lambda before=before: stored(system) > before)  # type: ignore[misc]
+        if victim != "broker":
+            kill_agent(system, agent)
+        if victim != "agent":
+            kill_broker(system)
+    client = system.client()
+    wait_for("the program is done", lambda: client.instance(instance).status == "completed")
+    received = bytearray()
+    with client.subscribe("numbers") as records:
+        for chunk in records:
+            received += chunk
+            if received.count(b"\n") >= RECORDS:
+                break
+    assert [json.loads(each)["n"] for each in received.splitlines()] == list(range(RECORDS))
+
+
+def test_reader_that_comes_back_misses_nothing_over_killed_agents(system: System) -> None:
+    agent = system.join_agent("edge")
+    client = system.client()
+    instance = client.start(client.upload(packages.python(BYTES)))
+    expected = b"".join(map(random.Random(7).randbytes, [10_000] * (SIZE // 10_000)))
+    reached = 0
+    for part in range(1, 4):
+        with again(client, instance) as output:
+            received = b""
+            while reached + len(received) < part * SIZE // 4:
+                received += next(output)
+            kill_agent(system, agent)
+            # What was on its way to this reader counts as read.
+            with pytest.raises(StreamFailed):
+                while True:
+                    received += next(output)
+        # The next reader is given again what this one may not have had.
+        start = expected.find(received[:64])
+        assert 0 <= start <= reached
+        assert expected[start : start + len(received)] == received
+        reached = start + len(received)
+    with again(client, instance) as output:
+        received = b"".join(output)
+    assert expected.endswith(received)
+    assert len(expected) - len(received) <= reached

@@ -20,12 +20,10 @@ import logging
 import random
 import signal
 import stringprep
-import tempfile
 import tokenize
 import traceback
 import typing
 import unicodedata
-import uuid
 import warnings
 
 import sth
@@ -43,11 +41,9 @@ __all__ = [
     "signal",
     "sth",
     "stringprep",
-    "tempfile",
     "tokenize",
     "traceback",
     "typing",
     "unicodedata",
-    "uuid",
     "warnings",
 ]

@@ -1,7 +1,6 @@
 """Processes that are killed in the middle of their work."""
 
 import json
-import random
 
 import pytest
 from tests.support import packages
@@ -9,7 +8,7 @@ from tests.support.system import Agent, System
 from tests.support.waiting import wait_for
 
 from sth_client import ByteStream, Client
-from sth_protocol.errors import SessionLost, StreamFailed
+from sth_protocol.errors import SessionLost
 
 RECORDS = 40_000
 SIZE = 8_000_000
@@ -92,30 +91,3 @@ def test_topic_holds_every_record_once_whoever_is_killed(system: System, victim:
             if received.count(b"\n") >= RECORDS:
                 break
     assert [json.loads(each)["n"] for each in received.splitlines()] == list(range(RECORDS))
-
-
-def test_reader_that_comes_back_misses_nothing_over_killed_agents(system: System) -> None:
-    agent = system.join_agent("edge")
-    client = system.client()
-    instance = client.start(client.upload(packages.python(BYTES)))
-    expected = b"".join(map(random.Random(7).randbytes, [10_000] * (SIZE // 10_000)))
-    reached = 0
-    for part in range(1, 4):
-        with again(client, instance) as output:
-            received = b""
-            while reached + len(received) < part * SIZE // 4:
-                received += next(output)
-            kill_agent(system, agent)
-            # What was on its way to this reader counts as read.
-            with pytest.raises(StreamFailed):
-                while True:
-                    received += next(output)
-        # The next reader is given again what this one may not have had.
-        start = expected.find(received[:64])
-        assert 0 <= start <= reached
-        assert expected[start : start + len(received)] == received
-        reached = start + len(received)
-    with again(client, instance) as output:
-        received = b"".join(output)
-    assert expected.endswith(received)
-    assert len(expected) - len(received) <= reached

@@ -7,23 +7,7 @@ from tests.support import packages
 from tests.support.system import Agent, System
 from tests.support.waiting import wait_for
 
-from sth_client import ByteStream, Client
-from sth_protocol.errors import SessionLost
-
 RECORDS = 40_000
-SIZE = 8_000_000
-
-# What `random` makes of the same seed is the same everywhere.
-BYTES = f"""
-import random
-
-provides = {{"contentType": "application/octet-stream"}}
-
-async def run(context, input):
-    made = random.Random(7)
-    for _ in range({SIZE // 10_000}):
-        yield made.randbytes(10_000)
-"""
 
 NUMBERS = f"""
 import asyncio
@@ -50,18 +34,6 @@ def kill_broker(system: System) -> None:
     system.broker.end()
     system.start_broker()
     system.wait_for_hub("edge")
-
-
-def again(client: Client, instance: str) -> ByteStream:
-    """The output, once the broker has noticed that its agent is another one."""
-
-    def probe() -> ByteStream | None:
-        try:
-            return client.output(instance)
-        except SessionLost:
-            return None
-
-    return wait_for("the output can be read", probe)
 
 
 def stored(system: System) -> int:

@@ -20,11 +20,11 @@ from sth_agent.config import SYSTEM_STATE
 from sth_agent.private_files import (
     make_private_directory,
     read_json,
-    sync_directory,
     write_private,
     write_private_json,
 )
 from sth_protocol.errors import Misconfigured
+from sth_protocol.files import sync_directory
 
 KEY, CERTIFICATE, AUTHORITY, FACTS = "key.pem", "certificate.pem", "ca.pem", "identity.json"
 

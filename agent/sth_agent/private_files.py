@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sth_protocol.errors import Misconfigured
+from sth_protocol.files import sync_directory
 
 
 def make_private_directory(path: Path) -> Path:
@@ -29,15 +30,6 @@ def write_private(path: Path, data: bytes, *, durable: bool = True) -> None:
     temporary.rename(path)
     if durable:
         sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_private_json(path: Path, value: object, *, durable: bool = True) -> None:

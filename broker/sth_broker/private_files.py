@@ -4,6 +4,8 @@ import os
 import secrets
 from pathlib import Path
 
+from sth_protocol.files import sync_directory
+
 
 def make_private_directory(directory: Path) -> None:
     """`directory` with mode 0700, whatever mode it had."""
@@ -24,7 +26,7 @@ def write_private(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def read_or_create(path: Path, size: int) -> bytes:
@@ -34,11 +36,3 @@ def read_or_create(path: Path, size: int) -> bytes:
     except FileNotFoundError:
         write_private(path, secrets.token_bytes(size))
         return path.read_bytes()
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
